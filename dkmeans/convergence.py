@@ -1,7 +1,7 @@
 """Convergence: when a start ends because further steps would change little or nothing.
 
-`training` calls `with_stop_reasons` after each iteration, and `with_still_starts` after each epoch
-if there is a `ShiftTolerance`.
+`training` calls `with_stop_reasons` after each iteration, and `with_epoch_stop_reasons` after each
+epoch if there is a `ShiftTolerance`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ def with_stop_reasons(
     *,
     same_rows: bool,
 ) -> Fit:
-    """Return the fit after an iteration, with the loss of each running start.
+    """Return the fit after an iteration, with `loss_before` of each running start up to date.
 
-    Starts that have converged, or whose centers did not move, get a stop reason.
+    Starts that have converged get a stop reason; with `same_rows` also starts whose centers did
+    not move.
 
     Args:
         before: The fit before the iteration.
@@ -70,7 +71,10 @@ def with_stop_reasons(
 
 
 def with_epoch_centers(tolerance: ShiftTolerance | None, fit: Fit) -> Fit:
-    """Return the fit that a call begins with: with a tolerance, it knows where its epoch began."""
+    """Return the fit that a call begins with, with `epoch_centers` set in each start.
+
+    They are None without a tolerance. A fit that is continued within an epoch keeps its own.
+    """
     starts = []
     for start in fit.starts:
         state, centers = start.state, None
@@ -80,14 +84,18 @@ def with_epoch_centers(tolerance: ShiftTolerance | None, fit: Fit) -> Fit:
     return Fit(tuple(starts))
 
 
-def with_still_starts(tolerance: ShiftTolerance, fit: Fit) -> Fit:
-    """Return the fit after an epoch, with a stop reason for each start that has hardly moved."""
-    starts = list(fit.starts)
-    for number in fit.running:
-        state = starts[number].state
-        starts[number] = replace(starts[number], state=replace(state, epoch_centers=state.centers))
-        if state.epoch_centers is not None and tolerance.holds(state.epoch_centers, state.centers):
-            starts[number] = _ended(fit, number, starts[number], StopReason.STILL)
+def with_epoch_stop_reasons(tolerance: ShiftTolerance, fit: Fit) -> Fit:
+    """Return the fit after an epoch, with the stop reason STILL for starts within the tolerance.
+
+    The centers become those with which the end of the next epoch is compared.
+    """
+    starts = []
+    for number, start in enumerate(fit.starts):
+        before, centers = start.state.epoch_centers, start.state.centers
+        start = replace(start, state=replace(start.state, epoch_centers=centers))
+        if start.reason is None and before is not None and tolerance.holds(before, centers):
+            start = _ended(fit, number, start, StopReason.STILL)
+        starts.append(start)
     return Fit(tuple(starts))
 
 

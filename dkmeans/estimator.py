@@ -1,7 +1,8 @@
-"""The estimator: the documented surface of `KMeans`.
+"""The estimator: `KMeans` with its public methods, and `load`.
 
-It validates arguments and wires the parts together: `training` trains, `prediction` evaluates and
-predicts, `model` answers what needs no rows. The centers live in `model_dir`.
+The methods check their arguments and call the other parts: `training` trains, `evaluating` and
+`prediction` evaluate and predict. The base class in `model` has the methods that need no rows. The
+centers are stored in `model_dir`.
 """
 
 from __future__ import annotations
@@ -114,8 +115,9 @@ class KMeans(Model):
         feature_columns: Columns of `dkmeans.feature_columns`, in any order, that make rows from
             named columns. None uses all columns in the order of their names.
         num_restarts: Number of starts that are trained side by side over the same reads. The model
-            is the start with the least mean distance of a row in its last iteration. Start r draws
-            as a single start with `seed + r * 2**32` does. Each start ends when it has converged.
+            is the start with the least mean distance of a row in its last iteration. Start r finds
+            the first centers of a single start with the seed `seed + r * 2**32`. Each start ends
+            when it has converged.
         empty_clusters: What happens to a center that no row is assigned to in an iteration (in
             mini-batches with one step per iteration: since the first step): `"keep"` leaves it
             where it is, `"relocate"` moves it to the row that is farthest from its center, and
@@ -267,7 +269,9 @@ class KMeans(Model):
 
     @naming_shutdown()
     def plan(self, input_fn: InputFn) -> FitPlan:
-        """Return what `train` would read, cache and take; time a few chunks, and train nothing.
+        """Estimate what `train` would read and cache and how long it would take, without training.
+
+        A few chunks are read and timed.
 
         Args:
             input_fn: As for `train`.
@@ -375,7 +379,7 @@ class KMeans(Model):
             check_same_model(plan, found)
             report_ignored(plan, done)
             if found.settings.scaling is not None:
-                logger.info("rows are standardized as the model began: by its means and deviations")
+                logger.info("rows are standardized by the model's own means and deviations")
             if back is not None:
                 back.report()
             if max_steps is not None and done >= max_steps:
@@ -577,9 +581,9 @@ class KMeans(Model):
             input_fn: Returns the rows. They are read once. All batches are listed before the first
                 one is read: the input must end, and the batches of an iterator are all in memory
                 then.
-            output: Path or URL. One that ends in `.zarr` is of a Zarr group, which gets an array
-                for each result. `store::group` adds these arrays to a group that is there. One that
-                ends in `.parquet` is of a folder of files, with a column for each result: if the
+            output: Path or URL. If it ends in `.zarr`, it names a Zarr group, which gets an array
+                for each result. `store::group` adds these arrays to an existing group. If it ends
+                in `.parquet`, it names a folder of files, with a column for each result: if the
                 rows are those of Parquet files, a file of the same name for each of them. The
                 results are `cluster_index` (n,) int64, and those below. Predictions of other rows,
                 or by another checkpoint, are replaced. The output is complete if the group's
@@ -654,9 +658,9 @@ class KMeans(Model):
         manifest: checkpoints.Manifest,
         notifier: Notifier,
     ) -> Checkpoint | None:
-        """Train by a plan, from the checkpoint found, if any; return the one saved at the end.
+        """Train by a plan, from the checkpoint `found` if there is one.
 
-        None if no center would have moved.
+        Return the checkpoint saved at the end; None if no center would have moved.
         """
         # An older model without names of columns takes those of the new rows.
         names = found.settings.columns if found else None
@@ -710,7 +714,7 @@ class KMeans(Model):
     ) -> Dataset:
         """Return the rows of an `input_fn`, with the columns of the model in the model's order.
 
-        The rows for a model that standardizes are standardized.
+        If `found` is of a model that standardizes, its scaling is applied to the rows.
 
         The size of chunks suits the processors that compute them. Chunks of predictions have one
         size on all machines, because another machine may continue the predictions.
@@ -720,9 +724,8 @@ class KMeans(Model):
             mode: Purpose of the rows.
             found: The checkpoint that the rows are for; None for a new model.
             config: Where the work is done; None takes this estimator's.
-            sums_per_value: Number of sums that each value of a row is added to, of those of one
-                cluster (`in_chunks_for` gets k times this); 0 if rows are only compared with the
-                centers.
+            sums_per_value: Number of sums of one cluster that each value of a row may be added to
+                (`in_chunks_for` gets k times this); 0 if rows are only compared with the centers.
 
         Raises:
             Invalid: the rows cannot be used, or do not have the columns of the model.
@@ -733,8 +736,8 @@ class KMeans(Model):
         # Rows of Dask are counted on the cluster that does the rest of the work.
         with nullcontext() if client is None else client.as_current():
             dataset = read_input(input_fn, mode, self.params, self._config, *options)
-        # Feature columns make rows that are much larger than the stored values, by which chunks are
-        # measured: those have the usual size.
+        # Chunks are measured by their stored values. Feature columns make much larger rows of
+        # them, so their chunks keep the usual size.
         if self._layout is None and mode != ModeKeys.PREDICT:
             k = len(found.state.centers) if found else self._initialization.num_clusters
             on_gpu = self._is_on_gpu(config or self._config)
@@ -857,7 +860,7 @@ def load(model_dir: str | os.PathLike[str], *, config: RunConfig | None = None) 
     """Return the estimator of a trained model, with the settings of its latest checkpoint.
 
     The estimator is ready to predict, and `train` continues the model. Feature columns are not
-    saved: the rows of a model that was trained with them are those that the columns make.
+    saved: give a model that was trained with them the rows that the columns make.
 
     Args:
         model_dir: Path or URL of the model's directory.
@@ -882,6 +885,6 @@ def load(model_dir: str | os.PathLike[str], *, config: RunConfig | None = None) 
 
 
 def _log_begin(what: str, checkpoint: Checkpoint, executor: Executor) -> None:
-    """Log the begin of a call over rows: the checkpoint, the clusters and the executor."""
+    """Log that a call over rows begins, with its checkpoint, its clusters and its executor."""
     clusters = counted(len(checkpoint.state.centers), "cluster")
     logger.info("%s with step %d, %s, on %s", what, checkpoint.state.step, clusters, executor)

@@ -34,7 +34,10 @@ class Start:
 
     @property
     def mean_distance(self) -> float:
-        """Mean distance of a row to its center in the last whole iteration; infinite before it."""
+        """Mean distance of a row to its center in the last whole iteration; infinite before it.
+
+        `state.mean_distance` is that of the last step.
+        """
         if self.state.inertia is None:
             return math.inf
         return self.state.inertia / (self.state.inertia_rows or 1)
@@ -48,7 +51,10 @@ class Fit:
 
     @property
     def best(self) -> int:
-        """Number of the start with the least mean distance so far, the lowest among equals."""
+        """Number of the start with the least mean distance in its last whole iteration.
+
+        Of equal ones it is the lowest number. The centers of this start are the model.
+        """
         return min(range(len(self.starts)), key=lambda r: self.starts[r].mean_distance)
 
     @property

@@ -140,8 +140,9 @@ def iterate(
         rules: Rules by which centers are computed.
         executor: Where the steps are computed.
         squares: Sum of the squares of the rows of each batch; None if it is not known.
-        numbers: Number of each start in its fit: the key of its cached bounds. Given only if every
-            iteration of this call of `train` has the same batch, `numbered`. None for no bounds.
+        numbers: Number of each start in its fit, by which workers find its cached bounds; None for
+            no bounds. Bounds need the same batch, `numbered`, in every iteration of this call of
+            `train`.
 
     Yields:
         The states after a step, and the reduction of all `batches`, the same object each time.
@@ -151,8 +152,8 @@ def iterate(
     """
     centers = tuple(rules.computation.centers(state.centers, state.grid) for state in states)
     relocates = rules.empty_clusters is EmptyClusters.RELOCATE
-    # With bounds, most distances are not known. The farthest rows are then looked for only if there
-    # are empty clusters, which is rare.
+    # Bounds skip most distances, and the farthest rows need all of them. So with bounds a second
+    # reduction finds the farthest rows, only if clusters are empty, which is rare.
     with_bounds = numbers is not None
     starts = StartCenters(centers, relocates and not with_bounds, squares is None, numbers)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)

@@ -20,10 +20,10 @@ from dkmeans.float_pairs import Pairs, float_parts, halves, sum_of_pairs, two_pr
 from dkmeans.grid import PLANE_BITS, BoolArray
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
-# Weights below this times a center of 26 bits are float64 numbers.
+# A weight below this times a center of 26 bits has at most 53 bits: a float64 holds the product.
 SHORT_WEIGHT = 2.0**27
-# Bits that squares and terms may lose to each other: a loss below this part of them is found from
-# exact terms. Pairs are good to 95 bits, and a float64 has 53.
+# Number of leading bits that may cancel when the terms are added to the squares. If more cancel,
+# all terms are computed exactly: pairs are good to 95 bits, and the loss needs 53 of them.
 _LOST_BITS = 40
 
 
@@ -49,7 +49,7 @@ def exact_inertia(sums: PartialSums, centers: Centers) -> ExactTotal:
 
 
 def _base(sums: PartialSums, centers: Centers) -> ExactTotal:
-    """Return what the terms are added to: the squares of the rows, and for cosine their weights."""
+    """Return the part of the loss without centers: |x|^2 of all rows, or for cosine their n."""
     is_cosine = centers.distance is Distance.COSINE
     return sums.squares + (sums.cluster_weights.total() if is_cosine else NOTHING)
 
@@ -96,7 +96,7 @@ def terms(
 
     Returns:
         Pairs of float64, high and low, (b, d) each for b blocks of `ExactSums.blocks`, in units of
-        the square of the sums' grid; and where terms are not in them, (k, d).
+        the square of the sums' grid; and True for each term that is missing from them, (k, d).
     """
     high, low, left = [], [], np.empty(centers.shape, bool)
     for some in sums.blocks():

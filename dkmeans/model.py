@@ -1,8 +1,8 @@
 """A trained model in its directory: checkpoints, centers, variables and exports.
 
 `Model` is the part of `KMeans` that needs no rows. The estimator inherits from it, and jobs that
-only read a model use it alone. A small checkpoint that was loaded or saved last is held in memory,
-and used as long as it is the latest one of the directory.
+only read a model use it alone. The checkpoint that was loaded or saved last is held in memory if it
+is small, and used as long as it is the latest one of the directory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MOST_HELD_BYTES = 2**25
 
 @contextmanager
 def naming_shutdown() -> Iterator[None]:
-    """Replace errors of pools of threads, which take no work after the main thread has ended.
+    """Explain the `RuntimeError` that thread pools raise after the main thread has ended.
 
     Raises:
         Invalid: the main thread has ended before the calling thread.
@@ -147,7 +147,7 @@ class Model:
         return f" It holds a sweep: give the directory of one of its models, {model} for N clusters"
 
     def _hold(self, checkpoint: Checkpoint | None) -> None:
-        """Hold a small checkpoint in memory, for the calls that use it as long as it is latest."""
+        """Hold a checkpoint in memory for later calls, if it is small; else hold none."""
         starts = checkpoint.fit.starts if checkpoint else ()
         size = sum(start.state.centers.nbytes for start in starts)
         self._loaded = checkpoint if size <= _MOST_HELD_BYTES else None
@@ -182,9 +182,10 @@ class Model:
         return storage.join(self.eval_dir(name), f"evaluation-{step:08d}.json")
 
     def cluster_centers(self) -> npt.NDArray[Any]:
-        """Return the (k, d) centers of the latest checkpoint, as rows are compared with them.
+        """Return the (k, d) centers of the latest checkpoint, in the units that distances use.
 
-        Where rows are standardized, the centers are so too (`centers_in_original_units`).
+        If the model standardizes rows, its centers are standardized too
+        (`centers_in_original_units` returns them in the units of the given rows).
 
         Raises:
             ValueError: there is no checkpoint.

@@ -1,9 +1,9 @@
-"""The report of a model: one HTML page that says what its clusters are, for people.
+"""The report of a model: one HTML page that describes its clusters, for people.
 
-`write_report` writes the page. It needs no network: charts are SVG by matplotlib, in the colors of
-the page, and each has a table of its numbers (docs/decisions/025). Without rows the page has what
-the model's directory knows; with rows also the indices, the projection and the rows that are
-typical or doubtful.
+`write_report` writes the page. The page needs no network: charts are SVG by matplotlib, in the
+colors of the page, and each has a table of its numbers (docs/decisions/025). Without rows the page
+shows what is in the model's directory; with rows also the indices, a map of the rows, and the rows
+that are typical or doubtful.
 """
 
 from __future__ import annotations
@@ -45,14 +45,17 @@ from dkmeans.state import FloatArray, sum_up
 # data visualization, 2021), and that both light and dark pages show.
 _PALETTE: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
 _PALETTE += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
-# Placeholders: `_chart` replaces the color of text and lines by that of the page's text,
-_INK = "#010203"
-# and the color behind numbers on the map by that of the page.
-_PAPER = "#030201"
-# A page shows so many clusters (or ranked columns), columns of a row, columns of a description,
-# typical or doubtful rows of a cluster, and cells of a heat map in a row or column that make it
-# larger.
-_MOST_CLUSTERS, _MOST_COLUMNS, _MOST_TELLING, _MOST_ROWS, _MOST_CELLS = 40, 12, 3, 2, 40
+# Placeholders that `_chart` replaces: the color of text and lines by the page's text color, and the
+# color behind numbers on the map by the page's background.
+_INK, _PAPER = "#010203", "#030201"
+# Clusters in a table, or columns in the ranking of columns.
+_MOST_CLUSTERS = 40
+# Columns of a shown row, and columns that describe a cluster.
+_MOST_COLUMNS, _MOST_TELLING = 12, 3
+# Typical or doubtful rows of a cluster.
+_MOST_ROWS = 2
+# A heat map does not grow beyond this number of rows or columns.
+_MOST_CELLS = 40
 _INDICES_SHOWN = {
     "silhouette": "Silhouette (1 is best, 0 is halfway between two clusters)",
     "ambiguous": "Share of ambiguous rows (second center within 5 %)",
@@ -64,9 +67,11 @@ _WIDTH_INCHES, _HEIGHT_INCHES, _CELL_INCHES = 5.2, 3.2, (0.7, 0.28)
 _PIXELS_PER_INCH, _LARGEST_SCALE, _SMALLEST_SCALE = 96, 1.2, 0.65
 # Height of a letter of a name that is written upwards.
 _LETTER_INCHES = 0.09
-# Means of all rows below this many deviations are shown as 0; and a column whose mean differs by at
-# most so many deviations does not describe a cluster.
-_NEGLIGIBLE, _TELLING = 1e-4, 0.25
+# Means of all rows of at most this many deviations are shown as 0.
+_NEGLIGIBLE_DEVIATIONS = 1e-4
+# A column describes a cluster if the means of the cluster and of all rows differ by more than this
+# many deviations.
+_TELLING_DEVIATIONS = 0.25
 # Larger numbers have an exponent.
 _LARGEST_PLAIN = 1e12
 # Larger sums of weights are shown without a fraction.
@@ -78,7 +83,7 @@ _PACKAGES = ("dkmeans", "numpy", "dask", "zarr")
 
 
 @dataclass(frozen=True, eq=False)
-class _Judged:
+class _Evaluation:
     """Results of an evaluation of the rows.
 
     Attributes:
@@ -93,7 +98,7 @@ class _Judged:
 
     @property
     def unit(self) -> str:
-        """What the sizes of clusters count."""
+        """Unit of the sizes of clusters, for people."""
         return "weight of the rows" if self.sample.is_weighted else "rows"
 
     @property
@@ -137,9 +142,9 @@ def write_report(
     checkpoint = model.checkpoint()
     with directories.writable("output", output) as address:
         _check_output(address)  # before all rows are read
-    judged = None if input_fn is None else _judge(model, checkpoint, input_fn)
+    evaluation = None if input_fn is None else _evaluate(model, checkpoint, input_fn)
     with mpl.rc_context({**mpl.rcParamsDefault, **_style(mpl)}):
-        page = _page(model, checkpoint, judged)
+        page = _page(model, checkpoint, evaluation)
     with directories.writable("output", output):
         storage.write_whole(address, page.encode())
 
@@ -159,7 +164,7 @@ def _check_output(address: str) -> None:
         storage.check_writable("output", address.rpartition("/")[0] or "/")
 
 
-def _judge(model: KMeans, checkpoint: Checkpoint, input_fn: InputFn) -> _Judged:
+def _evaluate(model: KMeans, checkpoint: Checkpoint, input_fn: InputFn) -> _Evaluation:
     centers = model._centers(checkpoint)
     task = Measuring(centers, with_moments=True, with_squares=True, with_sample=True)
     measures = sum_up(model._scores(input_fn, checkpoint, None, (), task))
@@ -169,7 +174,7 @@ def _judge(model: KMeans, checkpoint: Checkpoint, input_fn: InputFn) -> _Judged:
     names += ["cluster_mean", "cluster_deviation"]
     scaling = checkpoint.settings.scaling
     found = indices_of(measures.moments, task.centers, (*names, SAMPLED), scaling)
-    return _Judged(found, measures.sample, float(measures.score.weight))
+    return _Evaluation(found, measures.sample, float(measures.score.weight))
 
 
 def _style(mpl: Any) -> dict[str, Any]:
@@ -190,11 +195,11 @@ def _style(mpl: Any) -> dict[str, Any]:
     }
 
 
-def _page(model: KMeans, checkpoint: Checkpoint, judged: _Judged | None) -> str:
+def _page(model: KMeans, checkpoint: Checkpoint, evaluation: _Evaluation | None) -> str:
     sections = "".join(
         f'<section aria-labelledby="part{number}"><h2 id="part{number}">{escape(title)}</h2>'
         f"{content}</section>"
-        for number, (title, content) in enumerate(_sections(model, checkpoint, judged))
+        for number, (title, content) in enumerate(_sections(model, checkpoint, evaluation))
     )
     css = resources.files("dkmeans").joinpath("report_page.css").read_text("utf-8")
     title = f"{counted(len(checkpoint.state.centers), 'cluster')}: {model.model_dir}"
@@ -208,30 +213,30 @@ def _page(model: KMeans, checkpoint: Checkpoint, judged: _Judged | None) -> str:
 
 
 def _sections(
-    model: KMeans, checkpoint: Checkpoint, judged: _Judged | None
+    model: KMeans, checkpoint: Checkpoint, evaluation: _Evaluation | None
 ) -> Iterator[tuple[str, str]]:
     """Yield the title and the content of each part of the page."""
     history = model.history
     names = value_names(checkpoint.settings.columns, checkpoint.state.centers.shape[1])
-    yield "Summary", _facts(_summary(checkpoint, judged))
-    if judged is not None:
-        yield "What the clusters are", _clusters(checkpoint, judged, names)
-        sizes, unit, about = judged.indices["cluster_sizes"], judged.unit, ""
-        yield "Spread and separation", _separation(checkpoint, judged)
+    yield "Summary", _facts(_summary(checkpoint, evaluation))
+    if evaluation is not None:
+        yield "What the clusters are", _clusters(checkpoint, evaluation, names)
+        sizes, unit, about = evaluation.indices["cluster_sizes"], evaluation.unit, ""
+        yield "Spread and separation", _separation(checkpoint, evaluation)
     else:
         sizes, unit = checkpoint.state.counts, "count"
         schedule = checkpoint.settings.schedule
         of = "all iterations" if schedule.keeps_counts else "the last iteration"
         more = ", and one for the first position of each center" * schedule.first_count
         about = f"<p>The rows of {of}, or the sums of their weights{more}.</p>"
-    if checkpoint.state.inertia is not None or judged is not None:
+    if checkpoint.state.inertia is not None or evaluation is not None:
         of_each = [[j, _count(size)] for j, size in enumerate(sizes)]
         title, draw = f"{unit.capitalize()} of each cluster", partial(_draw_sizes, sizes, unit)
         yield "Sizes", about + _chart(title, draw, ["cluster", unit], of_each)
     yield "Centers", _centers(model, checkpoint, names)
-    if judged is not None and len(judged.sample.rows):
-        yield "Map of the rows", _projection(model, checkpoint, judged, names)
-        yield "Typical and doubtful rows", _rows(model, checkpoint, judged, names)
+    if evaluation is not None and len(evaluation.sample.rows):
+        yield "Map of the rows", _projection(model, checkpoint, evaluation, names)
+        yield "Typical and doubtful rows", _rows(model, checkpoint, evaluation, names)
     losses = losses_of_iterations(history, checkpoint.settings.schedule.steps_per_iteration)
     if len(losses[0]):
         pairs = zip(*losses, strict=True)
@@ -244,7 +249,7 @@ def _sections(
     yield "Configuration and versions", _facts(_configuration(model, checkpoint))
 
 
-def _summary(checkpoint: Checkpoint, judged: _Judged | None) -> dict[str, str]:
+def _summary(checkpoint: Checkpoint, evaluation: _Evaluation | None) -> dict[str, str]:
     state = checkpoint.state
     facts = {
         "Clusters": f"{len(state.centers):,}",
@@ -258,9 +263,9 @@ def _summary(checkpoint: Checkpoint, judged: _Judged | None) -> dict[str, str]:
         facts["Loss of the last iteration"] = _text(state.inertia)
     if checkpoint.stop is not None:
         facts["Stopped because"] = checkpoint.stop.reason.value
-    if judged is not None:
-        facts[judged.unit.capitalize()] = _count(judged.rows)
-        facts |= {title: _text(judged.indices[name]) for name, title in _INDICES_SHOWN.items()}
+    if evaluation is not None:
+        facts[evaluation.unit.capitalize()] = _count(evaluation.rows)
+        facts |= {title: _text(evaluation.indices[name]) for name, title in _INDICES_SHOWN.items()}
     return facts
 
 
@@ -276,21 +281,21 @@ def _configuration(model: KMeans, checkpoint: Checkpoint) -> dict[str, str]:
     return facts | {name: version(name) for name in _PACKAGES}
 
 
-def _clusters(checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]) -> str:
+def _clusters(checkpoint: Checkpoint, evaluation: _Evaluation, names: Sequence[str]) -> str:
     """Return a table of clusters with their most different columns, and one of ranked columns."""
-    found, shares = judged.indices, judged.shares
+    found, shares = evaluation.indices, evaluation.shares
     sizes, means, spreads = (
         np.asarray(found[name], np.float64)
         for name in ("cluster_sizes", "cluster_mean", "cluster_deviation")
     )
-    filled, (overall, deviation) = sizes > 0, judged.overall
+    filled, (overall, deviation) = sizes > 0, evaluation.overall
     scores = (means - overall) / np.where(deviation > 0, deviation, 1.0)
     # The mean of standardized rows is zero but for rounding errors.
-    overall = np.where(np.abs(overall) > _NEGLIGIBLE * deviation, overall, 0.0)
+    overall = np.where(np.abs(overall) > _NEGLIGIBLE_DEVIATIONS * deviation, overall, 0.0)
     rows = []
     for number in np.flatnonzero(filled)[:_MOST_CLUSTERS].tolist():
         farthest = np.argsort(-np.abs(scores[number]), kind="stable")[:_MOST_TELLING]
-        telling = farthest[np.abs(scores[number, farthest]) > _TELLING].tolist()
+        telling = farthest[np.abs(scores[number, farthest]) > _TELLING_DEVIATIONS].tolist()
         texts = [
             f"{'high' if scores[number, j] > 0 else 'low'} {names[j]}: "
             f"{_text(means[number, j], deviation[j])} (all rows: {_text(overall[j], deviation[j])})"
@@ -303,19 +308,19 @@ def _clusters(checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]) -> 
     note = f"<p>{counted(more, 'further cluster')} with rows.</p>" if more > 0 else ""
     about = "<p>Each cluster is described by the columns whose means differ most from those of all "
     about += f"rows, in standard deviations of all rows; up to {_MOST_TELLING} columns, and none "
-    about += f"whose mean differs by less than {_TELLING}."
+    about += f"whose mean differs by less than {_TELLING_DEVIATIONS}."
     if checkpoint.settings.distance_metric is Distance.COSINE:
         about += " Means are those of rows of length one, as the cosine distance sees them."
-    table = _table(["cluster", judged.unit, "described by", "silhouette"], rows)
+    table = _table(["cluster", evaluation.unit, "described by", "silhouette"], rows)
     # The share of a column's variance that is not within the clusters.
     inside = (shares * np.square(spreads))[filled].sum(axis=0)
     between = 1.0 - inside / np.where(deviation > 0, np.square(deviation), np.inf)
     between[deviation == 0] = 0.0
-    return about + "</p>" + table + note + _columns_told(between, names)
+    return about + "</p>" + table + note + _ranked_columns(between, names)
 
 
-def _columns_told(between: FloatArray, names: Sequence[str]) -> str:
-    """Return a table of the columns, those that tell the clusters apart first."""
+def _ranked_columns(between: FloatArray, names: Sequence[str]) -> str:
+    """Return a table of the columns, in descending order of variance between the clusters."""
     order = np.argsort(-between, kind="stable")
     rows = [[names[j], f"{between[j]:.0%}"] for j in order[:_MOST_CLUSTERS].tolist()]
     about = "<p>A column tells clusters apart by the share of its variance that lies between them: "
@@ -324,10 +329,10 @@ def _columns_told(between: FloatArray, names: Sequence[str]) -> str:
     return about + _table(["column", "variance between the clusters"], rows)
 
 
-def _separation(checkpoint: Checkpoint, judged: _Judged) -> str:
+def _separation(checkpoint: Checkpoint, evaluation: _Evaluation) -> str:
     """Return a chart of each cluster's radius, and of the distance to the nearest other center."""
     centers = exact_rows(checkpoint.state.centers, checkpoint.settings.distance_metric)
-    radius = np.asarray(judged.indices["cluster_radius"], np.float64)
+    radius = np.asarray(evaluation.indices["cluster_radius"], np.float64)
     nearest = np.full(len(centers), np.nan)
     for number, center in enumerate(centers if len(centers) > 1 else ()):
         distances = squared_norms(centers - center)
@@ -336,7 +341,7 @@ def _separation(checkpoint: Checkpoint, judged: _Judged) -> str:
     rows = [
         [j, _text(a), _text(b), _text(s)]
         for j, (a, b, s) in enumerate(
-            zip(radius, nearest, judged.indices["cluster_silhouette"], strict=True)
+            zip(radius, nearest, evaluation.indices["cluster_silhouette"], strict=True)
         )
     ]
 
@@ -386,14 +391,14 @@ def _draw_centers(model: KMeans, axes: Any) -> None:
 
 
 def _projection(
-    model: KMeans, checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]
+    model: KMeans, checkpoint: Checkpoint, evaluation: _Evaluation, names: Sequence[str]
 ) -> str:
     distance = checkpoint.settings.distance_metric
     points, centers = (
-        exact_rows(part, distance) for part in (judged.sample.rows, checkpoint.state.centers)
+        exact_rows(part, distance) for part in (evaluation.sample.rows, checkpoint.state.centers)
     )
     is_standardized = checkpoint.settings.scaling is not None
-    sample = Sample(points, judged.sample.index, centers, names, is_standardized)
+    sample = Sample(points, evaluation.sample.index, centers, names, is_standardized)
     drawn = EstimatorPlots(model, lambda _: sample)
 
     def draw(axes: Any) -> None:
@@ -407,15 +412,17 @@ def _projection(
             offset = {"xytext": (7, 6), "textcoords": "offset points"}
             axes.annotate(str(number), place, bbox=behind, **offset)
 
-    counts = np.bincount(judged.sample.index, minlength=len(centers))
+    counts = np.bincount(evaluation.sample.index, minlength=len(centers))
     rows = [[j, f"{count:,}"] for j, count in enumerate(counts)]
     title = f"A sample of {counted(len(points), 'row')} and the centers, in two dimensions"
     return _chart(title, draw, ["cluster", "rows of the sample"], rows)
 
 
-def _rows(model: KMeans, checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]) -> str:
+def _rows(
+    model: KMeans, checkpoint: Checkpoint, evaluation: _Evaluation, names: Sequence[str]
+) -> str:
     """Return tables of the rows nearest to their center, and of those nearly as near to another."""
-    centers, sample = model._centers(checkpoint), judged.sample
+    centers, sample = model._centers(checkpoint), evaluation.sample
     if len(centers.values) < 2:
         return "<p>One cluster has no doubtful rows.</p>"
     driver = Centers(centers.values, centers.distance)
@@ -453,12 +460,12 @@ def _picked(
 
 
 def _of_all(shown: int, count: int, unit: str, which: str) -> str:
-    """Return a sentence that says that not all are shown; nothing if they are."""
+    """Return a sentence such as "The first ones are shown: 40 of 64 clusters."; "" if all are."""
     return f" {which}: {shown} of {counted(count, unit)}." if shown < count else ""
 
 
 def _text(value: Any, deviation: float = 0.0) -> str:
-    """Return a number with enough digits to tell values apart that differ by a deviation."""
+    """Return a number with enough digits to distinguish values that differ by a deviation."""
     number = float(value)
     if np.isnan(number):
         return "none"

@@ -28,7 +28,13 @@ logger = logging.getLogger("dkmeans")
 def first_starts(
     plan: Plan, batches: Iterator[Batch], rows: int | None, executor: Executor
 ) -> tuple[Fit, Iterator[Batch]]:
-    """Return the first centers of each start, and all batches."""
+    """Return a fit whose starts have their first centers, and all batches.
+
+    The batches that the search for centers has read come again: training needs them too.
+
+    Raises:
+        InvalidData: the rows cannot be used, or are too few.
+    """
     starts: list[Start] = []
     for number in range(plan.num_restarts):
         logger.info("finding the first centers%s", f" of start {number}" if number else "")
@@ -53,12 +59,11 @@ def iteration(
     Raises:
         RuntimeError: the main thread has ended, so no thread can be started to save the fit.
     """
-    # Thread pools accept no work then.
     if not threading.main_thread().is_alive():
         raise RuntimeError("cannot train after the main thread has ended")
     states = [fit.starts[number].state for number in fit.running]
-    # Numbers of starts in the fit, not places among the running ones: a start finds its bounds also
-    # after another one has ended.
+    # Cached bounds are found by the number of a start in the fit. Its place among the running
+    # starts would change when another start ends.
     numbers = fit.running if with_bounds else None
     iterating = iterate(states, batches, plan.rules, executor, squares, numbers)
     for moved, reduction in iterating:

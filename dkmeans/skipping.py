@@ -19,8 +19,8 @@ from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 T = TypeVar("T")
 
-# Numbers of the native backend, which is not imported here for them: centers of a group, and bytes
-# of the group's bound.
+# Number of centers in a group, and bytes of a group's bound, as in `group_vectors` and `RowBounds`:
+# repeated here, so that this module need not import the native backend.
 _GROUP, _BOUND_BYTES = 16, 2
 # Bytes of a row's cluster and upper bound; of a row with a weight also of the cluster whose sum it
 # is in.
@@ -28,7 +28,7 @@ _ROW_BYTES, _WEIGHTED_BYTES = 8, 4
 
 
 class NoRoom:
-    """Entry of a chunk whose bounds could not be cached: to make them again would be in vain."""
+    """Cached entry that marks a chunk whose bounds had no room, so that none are computed again."""
 
     nbytes = 64  # about
 
@@ -93,7 +93,7 @@ def by_movement(
     start: int | None,
     index: IndexArray,
 ) -> PartialSums:
-    """Return the sums of weighted rows: the cached ones, in which rows that changed are moved.
+    """Return the sums of weighted rows: the cached ones, after moving rows to their new clusters.
 
     Args:
         loaded: The chunk.
@@ -117,7 +117,7 @@ def by_movement(
 def _key(
     what: str, loaded: LoadedChunk, start: int | None, budget: CacheBudget | None
 ) -> tuple[str, Hashable, int, int] | None:
-    """Return the key of what is cached of a chunk for a start; None if nothing is cached."""
+    """Return the cache key of one kind of entry, of a chunk and a start; None without a cache."""
     if start is None or budget is None or not budget.cache_bytes:
         return None
     # Unique also among trainings that share reads.

@@ -1,23 +1,24 @@
 """scikit-learn's estimators: `KMeans` and `MiniBatchKMeans`, computed by dkmeans.
 
-They have the methods, the attributes and most parameters of `sklearn.cluster`, and pass its checks.
-Rows are NumPy arrays, data frames of pandas or polars, or arrays and data frames of Dask. Results
-about Dask rows are lazy Dask arrays::
+They have the methods, and most attributes and parameters, of `sklearn.cluster`, and pass its
+checks. Rows are NumPy arrays, data frames of pandas or polars, or arrays and data frames of Dask.
+Results about Dask rows are lazy Dask arrays::
 
     from dkmeans.sklearn import KMeans
 
     model = KMeans(n_clusters=8, random_state=0).fit(rows)
     model.labels_, model.cluster_centers_, model.predict(more_rows)
 
-Fits run through `dkmeans.estimator`, so the result has the same bits on any cluster. When a start
-has converged, and what first centers count, is as in scikit-learn. A fitted estimator holds its
-centers itself, as those of scikit-learn do. This module needs the extra `sklearn`.
+Fits run through `dkmeans.estimator`, so the result has the same bits on any cluster. As in
+scikit-learn, a start converges by the shift of its centers, and first centers count as no row. A
+fitted estimator holds its centers itself. This module needs the extra `sklearn`.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,15 +100,16 @@ class KMeans(
         init: `"k-means||"`, `"k-means++"`, `"random"`, a (k, d) array, or a function of `(X,
             n_clusters, random_state)` that returns one. The function gets the rows of the first
             batch.
-        n_init: Number of starts, which are trained side by side; the best one is the result. It is
-            1 if `init` is an array. `"auto"` is scikit-learn's choice: 10 starts, or 3 of
-            `MiniBatchKMeans`, if `init` is `"random"` or a function, and 1 otherwise.
+        n_init: Number of starts, which are trained side by side; the best one is the result. If
+            `init` is an array, other numbers than 1 are refused. `"auto"` is scikit-learn's choice:
+            10 starts, or 3 of `MiniBatchKMeans`, if `init` is `"random"` or a function, and 1
+            otherwise.
         max_iter: Largest number of iterations, or of epochs with `batch_size`.
         tol: A start has converged when the sum of the squared moves of its centers, in an iteration
             or in an epoch with `batch_size`, is at most `tol` times the mean variance of the
-            columns, as in scikit-learn; here the variance counts weights too. For `"cosine"` it is
-            1 / d, the largest that rows of length one may have. The variance takes one more pass
-            over the rows, except with `tol` = 0.
+            columns, as in scikit-learn; here the variance counts weights too. It takes one more
+            pass over the rows, except with `tol` = 0. For `"cosine"` no variance is computed:
+            1 / d is used, the largest that rows of length one may have.
         metric: `"squared_euclidean"` or `"cosine"`.
         random_state: Seed: an integer, a `numpy.random.RandomState`, or None for a new seed.
         batch_size: Number of rows in a batch: the centers move after each batch, by running means.
@@ -127,7 +129,7 @@ class KMeans(
         cluster_centers_: Centers, (k, d). For `"cosine"` they have length one, unless
             `batch_size` is given.
         labels_: Nearest center of each row, (n,) int64; a lazy Dask array for Dask rows.
-        inertia_: Sum of the distances of the rows to their nearest centers, times their weights.
+        inertia_: Sum of the rows' distances to their nearest centers, each times the row's weight.
         n_iter_: Number of iterations, or of epochs with `batch_size`.
         n_features_in_: Number of columns.
         feature_names_in_: Names of the columns, if the rows of `fit` had names that are text.
@@ -197,8 +199,8 @@ class KMeans(
                     self._check_continues(engine)
                     logger.warning(
                         "fit continues the model of step %d in %s, as if the rows were those of "
-                        "before, without init and random_state; %s (in a search, each fit would "
-                        "continue the one before)",
+                        "before; init is not used, and random_state only to order the batches of "
+                        "batch_size; %s (in a search, each fit would continue the one before)",
                         *(engine.step, directory, _REMEDY),
                     )
                 batches = self._batches(table, engine)
@@ -354,7 +356,7 @@ class KMeans(
         if not (is_frame or is_dask_array(given)):
             dtypes = [np.float64, np.float32]
             return validate_data(self, given, reset=reset, dtype=dtypes, order="C")
-        # Of a data frame scikit-learn needs the names only, as those of an empty one of pandas.
+        # scikit-learn needs only the columns' names: it gets an empty pandas frame with them.
         named = given.columns.to_frame().T.iloc[:0] if is_frame else given
         validate_data(self, named, reset=reset, skip_check_array=True)
         rows = rows_of(given, "X")[0] if is_frame else given
@@ -390,7 +392,8 @@ class KMeans(
     def _variance(self, table: Dataset) -> float:
         """Return the variance of a column, averaged over the columns, by weight.
 
-        It is the loss of one center, the mean of all rows, for each row and column.
+        It is the loss of a single center, the mean of all rows, divided by the weight of all rows
+        and by the number of columns.
         """
         zero = Centers(np.zeros((1, table.width)), Distance.SQUARED_EUCLIDEAN, self.backend)
         with open_executor(self.client) as executor:
@@ -402,10 +405,10 @@ class KMeans(
         return 1 if self.batch_size is None or rows is None else -(-rows // self.batch_size)
 
     def _batches(self, table: Dataset, engine: _Engine) -> Dataset:
-        """Return the batches from the step on at which the engine begins."""
+        """Return the batches that the engine trains on, from its first step on."""
         if self.batch_size is None:
             return table
-        # Without a seed the order is still the same when a fit is continued.
+        # Seed 0 without a `random_state`: a continued fit must go on in the same order.
         shuffled = table.shuffle(engine.seed or 0)
         return shuffled.batch(self.batch_size).repeat().skip(engine.step)
 
@@ -426,7 +429,8 @@ class KMeans(
             distance_metric=self.metric,
             seed=seed,
             use_mini_batch=self.batch_size is not None,
-            kmeans_plus_plus_num_retries=-1,  # as many candidates as scikit-learn has
+            # With the first, 2 + log k candidates at each pick, as in scikit-learn.
+            kmeans_plus_plus_num_retries=1 + int(math.log(self.n_clusters)),
             config=self._config(),
             num_restarts=self._starts(),
             empty_clusters=self.empty_clusters,
@@ -438,11 +442,11 @@ class KMeans(
         config = RunConfig(client=self.client, backend=self.backend, progress=progress)
         if self.model_dir is not None:
             return config
-        # Nobody looks at charts, or continues, where the directory is removed.
+        # The place in memory is removed after the fit, and charts and checkpoints with it.
         return config.replace(save_summary_steps=None, save_checkpoints_secs=0)
 
     def _keep(self, state: TrainState) -> None:
-        """Keep of a state what the fitted estimator needs."""
+        """Set the attributes of the fitted estimator that come from the state of a start."""
         self.cluster_centers_ = state.centers
 
     def _label(self, rows: Any, table: Dataset) -> None:

@@ -1,8 +1,8 @@
 """The values that travel between workers, driver and checkpoints: frozen, and added up by `+`.
 
-`PartialSums` is what a chunk contributes to an iteration, `TrainState` is all there is to save of
-one start. Values that are added up are exact monoids: `a + b` of two parts is the value of both
-together, and neither the order nor the grouping of additions changes a bit.
+Workers compute the `PartialSums` of their chunks, executors add them up, and `lloyd.update` makes
+the next `TrainState` of a start from the total. Values that are added up are exact monoids: `a + b`
+is the value of the rows of both, and neither the order nor the grouping of additions changes a bit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 
 class StopReason(Enum):
-    """Why a call of `train` ended; the value is the sentence shown to people."""
+    """Reasons for which a start or a call of `train` ends; the value is the text for users."""
 
     CONVERGED = "converged: the loss changed by less than the relative tolerance"
     UNCHANGED = "converged: no center moves any more"
@@ -98,7 +98,7 @@ def on_host(value: M) -> M:
     """Return a value in the memory of the host.
 
     Called once, before a value leaves the thread that computed it. Sums on a GPU, where those of
-    several chunks are added up, are copied; other sums are made as small as they can be sent.
+    several chunks are added up, are copied to the host; other sums are compacted for sending.
     """
     move = getattr(value, "on_host", None)
     return value if move is None else cast(M, move())
@@ -123,7 +123,10 @@ def sum_up(parts: Iterable[M]) -> M:
 
 
 def grown(total: M, part: M) -> M:
-    """Return the sum of a value that nothing else uses, which may change, and a part."""
+    """Return `total + part`, in the memory of `total` if its type can do that.
+
+    Nothing else may use `total`: its value may change.
+    """
     grow = getattr(total, "plus_in_place", None)
     return total + part if grow is None else cast(M, grow(part))
 
@@ -132,7 +135,7 @@ def grown(total: M, part: M) -> M:
 class Farthest:
     """The distinct rows that are farthest from their nearest centers: a monoid under `+`.
 
-    Rows are ordered by falling distance, and by their bytes among equal distances. Which rows these
+    Rows are in descending order of distance, and of equal distance by their bytes. Which rows these
     are depends on the rows alone, not on the chunks or the order in which they come. Equal rows are
     one entry with the number of copies. That number is exact: a chunk that has a copy of one of the
     farthest rows of all has that row among its own farthest rows too.
@@ -197,7 +200,7 @@ class Farthest:
 
     @property
     def row_weights(self) -> ExactSums:
-        """(m, 1), the sum of the weights of the equal rows: their number without any."""
+        """(m, 1), the weight of the equal rows; their number if rows have no weights."""
         return ExactSums.of_counts(self.copies) if self.weights is None else self.weights
 
 
@@ -226,17 +229,17 @@ class PartialSums(Growing):
 
     @property
     def cluster_weights(self) -> ExactSums:
-        """(k, 1), the sum of the weights of the rows of each center: their number without any."""
+        """(k, 1), the weight of the rows of each center; their number if rows have no weights."""
         return ExactSums.of_counts(self.counts) if self.weights is None else self.weights
 
     @property
     def totals(self) -> NDArray[Any]:
-        """(k,) `cluster_weights`, rounded to float64; int64 if all are then whole numbers."""
+        """(k,) `cluster_weights`, rounded to float64; int64 if all are then small whole numbers."""
         return self.counts if self.weights is None else self.weights.rounded()[:, 0]
 
     @property
     def total(self) -> float:
-        """Sum of the weights of all rows: their number without any."""
+        """Sum of the weights of all rows; their number if rows have no weights."""
         return float(self.counts.sum() if self.weights is None else self.weights.total())
 
     @property
@@ -260,7 +263,7 @@ class PartialSums(Growing):
         )
 
     def on_host(self) -> PartialSums:
-        """Return the same sums, as small as they can be sent."""
+        """Return the same sums, compacted (`ExactSums.compacted`)."""
         return replace(self, sums=self.sums.compacted())
 
     @classmethod
@@ -311,14 +314,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainState:
-    """State of one start: all there is to save of it.
+    """State of one start. Checkpoints save it, except for the attributes marked "not saved".
 
     Attributes:
         centers: (k, d) in the dtype of the data: the master copy.
-        counts: (k,), the rows that each center is the mean of: those of the last whole iteration,
-            or, if counts survive iterations, all so far and `Schedule.first_count` for its initial
-            position. Rows with weights count as their weights do. Rounded to float64; int64 if all
-            are then whole numbers, which does not mean that rows have no weights.
+        counts: (k,), the number of rows that each center is the mean of: of the last whole
+            iteration, or, if counts survive iterations, of all so far, plus `Schedule.first_count`
+            for the first position of the center. A row of the weight w counts as w rows. Rounded to
+            float64; int64 if all are then small whole numbers, with or without weights.
         step: Number of steps completed since initialization.
         pending: Sums of the steps of an unfinished iteration; None between iterations.
         pending_steps: Number of those steps.

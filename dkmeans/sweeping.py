@@ -88,7 +88,7 @@ class _SweptModel(KMeans):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tasks:
-    """What to measure of each model, in one epoch for all."""
+    """Measurements of several models, which one epoch over the rows computes together."""
 
     each: tuple[Measuring, ...]
 
@@ -240,7 +240,7 @@ def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | N
 
 
 def _difference(found: dict[str, Any], asked: dict[str, Any], rows: str) -> str | None:
-    """Return a sentence on the first difference of a sweep from the one asked for; None for none.
+    """Return a sentence on how an earlier sweep first differs from this call; None if it does not.
 
     Args:
         found: How the sweep was made.
@@ -405,7 +405,10 @@ def _judged(models: Sequence[_SweptModel], dataset: Dataset, executor: Any) -> l
 
 
 def _with_earlier(address: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return results by rising k, with those of earlier calls: by the plan, of the same rows."""
+    """Return the results of this call and of earlier ones, by rising k.
+
+    The plan of the sweep ensures that all of them are about the same rows.
+    """
     earlier = storage.read_json(storage.join(address, _RESULT_FILE))
     models = earlier.get("models") if isinstance(earlier, dict) else None
     both = {}

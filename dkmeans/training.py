@@ -17,7 +17,7 @@ import numpy as np
 from dkmeans import checkpoints
 from dkmeans.checkpoints import Checkpoint, Manifest, Stop
 from dkmeans.continuing import save_origin
-from dkmeans.convergence import with_epoch_centers, with_still_starts, with_stop_reasons
+from dkmeans.convergence import with_epoch_centers, with_epoch_stop_reasons, with_stop_reasons
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.data.sources.memory import owned
@@ -64,7 +64,7 @@ def train(
         Conflict: another driver trains in the same directory.
         Outage: storage or the cluster is lost. A checkpoint is saved first, if that is possible.
         KeyboardInterrupt: after a checkpoint, if training has begun.
-        Exception: raised by a hook. No checkpoint is saved.
+        Exception: raised by a hook or listener. The state after the last checkpoint is not saved.
     """
     _report_missing_limits(plan, dataset)
     notifier.begin()
@@ -101,10 +101,10 @@ def _train(
         logger.info("continuing from step %d", fit.step)
         notifier.checkpoint_time = time.time()  # the model on storage is as new as that in memory
         with notifier.saving(fit.state):
-            pass  # the listeners are notified: the checkpoint exists
+            pass  # only to notify the listeners: the checkpoint was saved by an earlier call
     notifier.created(fit.state)
     first_step = fit.step
-    # An input that ends is always used up, even if no center would move.
+    # With an input that ends a call takes at least one step, even if no center would move.
     if plan.may_be_unchanged and dataset.is_endless and _has_same_rows(plan, dataset):
         is_unchanged, batches = _is_unchanged(plan, fit, batches, executor)
         if is_unchanged:
@@ -143,7 +143,7 @@ def _has_same_rows(plan: Plan, dataset: Dataset) -> bool:
 
 
 def _report_missing_limits(plan: Plan, dataset: Dataset) -> None:
-    """Warn of a call that nothing ends, before it takes a step."""
+    """Log, before the first step, that a call has no limit; warn if nothing at all can end it."""
     # With the same rows in every iteration, a call ends by itself when no center moves any more.
     if plan.describe_limits() or _has_same_rows(plan, dataset) or not dataset.is_endless:
         return
@@ -157,8 +157,8 @@ def _report_missing_limits(plan: Plan, dataset: Dataset) -> None:
 
 
 def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> None:
-    """Log why a call ended; warn if it did not get as far as asked for, or of empty clusters."""
-    # An input without batches is warned of even without limits; the text then names a first step.
+    """Log why a call ended; warn if the input ended before a limit, or if clusters are empty."""
+    # Without limits a warning is logged only if there was no step: `limits` must not be empty then.
     steps = fit.step - first_step
     limits = plan.describe_limits() or ("" if steps else "a first step")
     if reason is StopReason.END_OF_INPUT and limits:
@@ -249,7 +249,7 @@ def _steps_until_stop(
     squares, shift = None, plan.shift_tolerance
     fit = with_epoch_centers(shift, fit)
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
-        raise_if_interrupted()  # an interrupt that came in a finalizer was swallowed there
+        raise_if_interrupted()  # Python drops an interrupt that arrives within a finalizer
         before = fit
         notifier.before_run(step_batches[0])
         steps = iteration(plan, before, step_batches, executor, squares, with_bounds=with_bounds)
@@ -269,8 +269,10 @@ def _steps_until_stop(
                 limits = plan.relative_tolerance, plan.loss_offset
                 fit = with_stop_reasons(before, fit, *limits, same_rows=same_rows)
                 if shift is not None and fit.step % shift.steps == 0:
-                    fit = with_still_starts(shift, fit)
+                    fit = with_epoch_stop_reasons(shift, fit)
                 is_first, began = False, now
+                # The squares of the same rows are the same: workers add them up only once. All
+                # starts have the same rows, so those of any start will do.
                 if same_rows and squares is None:
                     squares = reduction.totals[-1].parts[0].squares
             yield fit
@@ -345,7 +347,8 @@ def _progress(
         cost: Cost of the iteration.
     """
     state, previous = fit.state, before.starts[fit.best].state if before else None
-    # The best start may have stopped. A running one has the rows and steps of this iteration.
+    # `rows` and `losses` are taken from a running start: the best start may have stopped earlier,
+    # and then has those of an earlier iteration.
     running = fit.starts[fit.running[0]].state
     is_whole = state.pending is None
     # A whole iteration has set `inertia`; an incomplete one has only the losses of its steps.

@@ -10,7 +10,7 @@ from dkmeans.convergence import (
     ShiftTolerance,
     converged,
     with_epoch_centers,
-    with_still_starts,
+    with_epoch_stop_reasons,
     with_stop_reasons,
 )
 from dkmeans.fit import Fit, Start
@@ -112,12 +112,14 @@ def test_a_start_whose_loss_hardly_changed_has_converged():
 
 def test_starts_that_have_hardly_moved_are_still_and_each_is_said(caplog):
     caplog.set_level(logging.INFO, "dkmeans")
-    found = with_still_starts(ShiftTolerance(1.0), moved(fit_of(1, 1), 2, 3))
+    found = with_epoch_stop_reasons(ShiftTolerance(1.0), moved(fit_of(1, 1), 2, 3))
     assert [each.reason for each in found.starts] == [StopReason.STILL, None]
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("start 0 converged: the centers moved by no more")
-    again = with_still_starts(ShiftTolerance(9.0), moved(found, 2, 6))
+    again = with_epoch_stop_reasons(ShiftTolerance(9.0), moved(found, 2, 6))
     assert [each.reason for each in again.starts] == [StopReason.STILL] * 2
+    # Within no epoch, nothing more than the centers is to be saved.
+    assert all(each.state.epoch_centers is each.state.centers for each in again.starts)
 
 
 def moved(fit, *centers):
@@ -132,7 +134,7 @@ def test_an_epoch_that_a_call_continues_began_where_it_began():
     fit = moved(fit_of(1), 2)
     (continued,) = with_epoch_centers(ShiftTolerance(0.0), fit).starts
     assert continued.state.epoch_centers.tolist() == [[1]]
-    (found,) = with_still_starts(ShiftTolerance(0.0), fit).starts
+    (found,) = with_epoch_stop_reasons(ShiftTolerance(0.0), fit).starts
     assert found.state.epoch_centers.tolist() == [[2]]
     (without,) = with_epoch_centers(None, fit).starts
     assert without.state.epoch_centers is None

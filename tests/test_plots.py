@@ -60,6 +60,14 @@ def test_the_loss_of_each_iteration_is_drawn_also_from_a_directory(model):
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "loss")
 
 
+def test_the_loss_of_an_iteration_that_has_not_ended_is_not_drawn():
+    rows = rows_of(2, 50)
+    model = KMeans(3, seed=2, mini_batch_steps_per_iteration=3).train(lambda: rows, steps=5)
+    (line,) = model.plot.loss().get_lines()
+    assert line.get_xdata().tolist() == [3]
+    assert "Loss of 1 iteration:" in model._repr_html_()
+
+
 def test_sizes_fall_from_the_largest_cluster_each_with_its_number(model):
     axes, counts = model.plot.sizes(), model.checkpoint().state.counts
     heights = [bar.get_height() for bar in axes.patches]

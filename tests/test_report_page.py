@@ -103,6 +103,22 @@ def test_a_model_without_rows_and_one_without_names_have_a_page(model, tmp_path)
     assert "column 69" in (tmp_path / "b.html").read_text()
 
 
+def test_iterations_that_have_not_ended_and_large_offsets_have_the_right_numbers(tmp_path):
+    # Deviations of such rows in float32 are wrong in the first digit.
+    points = (5e6 + 2 * np.random.default_rng(1).normal(size=(600, 2))).astype(np.float32)
+    model = KMeans(2, tmp_path / "m", points[:2], mini_batch_steps_per_iteration=3)
+    model.train(lambda: Dataset.from_array(points).batch(100).repeat(), steps=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(model, tmp_path / "r.html", lambda: points)
+    page = (tmp_path / "r.html").read_text()
+    losses = page.partition("Loss of each iteration")[2].partition("</tbody>")[0]
+    assert re.findall(r"(\d+)</span></th><td>", losses) == ["3"]
+    rows = page.partition("Typical and doubtful rows")[2]
+    # A deviation above two would leave one digit less.
+    assert re.search(r"\d,\d{3},\d{3}\.\d", rows)
+
+
 def test_the_mean_of_standardized_rows_is_zero(tmp_path):
     points = np.random.default_rng(1).normal(size=(500, 2)) + 3
     points = ((points - points.mean(axis=0)) / points.std(axis=0)).astype(np.float32)

@@ -84,7 +84,8 @@ def save(
     Raises:
         Conflict: another driver has saved since `manifest` was read.
         Outage: the storage does not answer.
-        OSError: the checkpoint cannot be written. The earlier ones stand.
+        OSError: the checkpoint cannot be written, and the earlier ones stand; or it is committed,
+            and an old one cannot be removed.
     """
     name = name or new_name(fit.step)
     address = storage.join(model_dir, name)
@@ -117,9 +118,8 @@ def remove_orphans(model_dir: str, manifest: Manifest) -> list[str]:
         manifest: The manifest of the model.
 
     Returns:
-        Addresses of the other unfinished ones and of temporary files. As soon as the caller has
-        saved after `manifest`, no other driver can commit any of them, and the caller may remove
-        them.
+        Addresses of the unfinished checkpoints that were not removed, and of temporary files. The
+        caller may remove them after its next save, because no other driver can commit one then.
     """
     latest_step = step_of(manifest.latest) if manifest.latest else -1
     left = []

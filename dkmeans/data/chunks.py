@@ -28,16 +28,18 @@ TARGET_BYTES = 8 * 2**20
 # The same where GPUs compute. A chunk costs a GPU some launches and a wait: the time in which it
 # computes megabytes of rows.
 GPU_TARGET_BYTES = 128 * 2**20
-# For a large model, a chunk has so many times the bytes of the model's sums.
+# For a large model, the rows of a chunk have this many times the bytes of the model's sums
+# (`chunk_bytes_for`). A sum has 8 bytes.
 _ROWS_OF_SUMS, _SUM_BYTES = 4, 8
-# But not more than this, of which a worker has room for several.
+# Largest target size for a large model: a worker has room for several such chunks.
 _LARGEST_BYTES = 32 * 2**20
-# Nor so large that the table has fewer chunks than this: one thread computes a chunk.
+# The chunks of a large model are smaller if a table would have fewer of them than this: one thread
+# computes a chunk.
 _FEWEST_CHUNKS = 32
-# A table is not cut into much smaller chunks than this to give every thread a share: one of 1.5
-# times this size becomes two chunks.
+# `even_rows` does not cut a table into much smaller chunks than this to give every thread a share:
+# a table of 1.5 times this size becomes two chunks.
 SMALLEST_BYTES = 2**20
-# Nor into smaller chunks than this part of the target size.
+# `even_rows` does not cut chunks smaller than the target size divided by this.
 _SMALLEST_PART = 16
 # The number of chunks of a table is about a multiple of this, so that 2, 4 or 8 threads have equal
 # shares.
@@ -271,9 +273,10 @@ class Chunk:
 
     @property
     def is_at_hand(self) -> bool:
-        """True if loading needs no reading thread.
+        """True if nothing has to be read from storage, so that no reading thread is needed.
 
-        The rows, those that a view reads from, and their weights are cached or have no cache key.
+        That is the case if the rows (of a view: the rows it reads from) and their weights are
+        cached, or have no key because caching them would save nothing.
         """
         key, first, stop = self._source_chunk()
         if key is None:
@@ -283,7 +286,7 @@ class Chunk:
         return rows and (self.weights is None or self.of_weights().is_at_hand)
 
     def loaded(self) -> LoadedChunk:
-        """Return the chunk with its rows in memory, but for those of weight zero.
+        """Load the chunk: return it with its rows in memory, except rows of weight zero.
 
         Raises:
             InvalidData, Outage: as `load` does.
@@ -339,7 +342,7 @@ class Chunk:
         return as_points(self.values(), self.source.name)
 
     def values(self) -> Any:
-        """Return the rows as the source has them, of any dtype.
+        """Read the rows from the source, in its dtype, with retries where the source allows them.
 
         Raises:
             InvalidData: they cannot be read.
@@ -441,9 +444,9 @@ def _wrong_shape(chunk: Chunk, points: FloatArray, width: int) -> InvalidData:
 
 
 def finite_points(chunk: Chunk, width: int) -> FloatArray:
-    """Return a chunk's rows, (n, width), after checking that all values are finite.
+    """Return a chunk's rows, (n, width), after checking that those with a weight are finite.
 
-    Rows of weight zero are returned too, and may hold anything.
+    Rows of weight zero are returned too, unchecked.
 
     Raises:
         InvalidData: as `Chunk.load` does, or a value is not finite.
@@ -456,10 +459,10 @@ def finite_points(chunk: Chunk, width: int) -> FloatArray:
 
 
 def chunk_bytes_for(num_sums: int, table_bytes: int | None) -> int | None:
-    """Return the target size of chunks whose rows are added to so many sums; None for the usual.
+    """Return the target size of chunks for a model with so many sums; None for the usual size.
 
-    Each chunk has sums of its own. Where they are larger than the rows, it takes long to allocate
-    them, and to add them to those of other chunks.
+    Each chunk has sums of its own. If they are larger than the rows, much time is spent on
+    allocating them and adding them to those of other chunks.
 
     Args:
         num_sums: Number of sums.

@@ -52,10 +52,10 @@ from dkmeans.errors import Invalid, InvalidType, NoRows, check_integer, counted,
 from dkmeans.scaling import Scaling
 
 # Terms that rows must meet, or alternatives of them.
-Filters = Sequence[tuple[str, str, Any]] | Sequence[Sequence[tuple[str, str, Any]]]
+Filters = Sequence[tuple[str, str, Any]] | Sequence[list[tuple[str, str, Any]]]
 
-# A batch is cut into chunks of another size than the usual one only if it has so many of them.
-_FEWEST_CHUNKS = 4
+# Batches with fewer chunks of another size than this are cut into chunks of the usual size.
+_FEWEST_CHUNKS_OF_BATCH = 4
 # Longer lists of names are cut where a dataset is printed.
 _SHOWN_CHARACTERS = 80
 # Size of a float32 value, of which rows usually consist.
@@ -85,7 +85,8 @@ class Dataset:
         is_constant: True if every batch holds the same rows, so that full batch may end early.
         is_table: True unless `batch`, `shuffle`, `repeat`, `take` or `skip` was called.
         is_endless: True if the batches never end.
-        table: Data frame, dict or group of Zarr that the rows are of; None for another input.
+        table: Data frame, dict or group of Zarr from which `keep` may take more columns; None for
+            another input.
     """
 
     width: int
@@ -127,7 +128,7 @@ class Dataset:
             "batches": f"{counted(self._batch_rows, 'row')} each" if self._batch_rows else None,
             "end": "none, it repeats" if self.is_endless else None,
         }
-        # To look at the batches of an iterator would use them up.
+        # The batches of an iterator come only once: a picture must not consume one.
         first = Batch() if self.rows is None else next(self._epochs(0, AS_IT_IS), Batch())
         if self.rows is None or not first.rows:
             return pictures.table("Dataset", facts)
@@ -187,8 +188,8 @@ class Dataset:
             address: Path or URL, as `store` or `store::array`; a pattern (`part-*.zarr`), or a list
                 of them. The rows of several arrays follow one another. `store::a,b,c` puts arrays
                 of a group side by side, (n,) or (n, w), with their names.
-            weights: The same of a Zarr array with the weights of the rows, (n,) finite numbers
-                >= 0, or of several. None weighs each row one.
+            weights: Path or URL in the same forms, of a Zarr array or several with the weights of
+                the rows, (n,) finite numbers >= 0. None weighs each row one.
             columns: Names of arrays of the group at the address, `store` or `store::group`, to put
                 side by side; None for an address of arrays.
 
@@ -306,8 +307,8 @@ class Dataset:
         Args:
             address: Path or URL; a pattern (`part-*.npy`), or a list of them. The rows of several
                 files follow one another.
-            weights: The same of a file with the weights of the rows, (n,) finite numbers >= 0, or
-                of several. None weighs each row one.
+            weights: Path or URL in the same forms, of a file or several with the weights of the
+                rows, (n,) finite numbers >= 0. None weighs each row one.
 
         Raises:
             ValueError: the file cannot be read, or is not a 2-D array in C order, or the weights
@@ -375,8 +376,8 @@ class Dataset:
 
         Args:
             width: Number of columns after the change.
-            change: Returns other chunks of the same rows. Batches are changed before they are cut
-                or shuffled, so that the same rows are read in every order of the methods.
+            change: Returns other chunks of the same rows. It is applied to the whole table, before
+                `batch` or `shuffle`, even if these methods were called first.
 
         Raises:
             Invalid: the rows are mapped.
@@ -433,7 +434,9 @@ class Dataset:
         """
         if self._batch_rows and chunk_bytes is not None:
             batch_bytes = self._batch_rows * self.width * _VALUE_BYTES
-            chunk_bytes = chunk_bytes if batch_bytes >= _FEWEST_CHUNKS * chunk_bytes else None
+            chunk_bytes = (
+                chunk_bytes if batch_bytes >= _FEWEST_CHUNKS_OF_BATCH * chunk_bytes else None
+            )
         reading = self._reading._replace(chunk_bytes=chunk_bytes)
         return self if reading == self._reading else replace(self, _reading=reading)
 
@@ -466,8 +469,8 @@ class Dataset:
 
         Args:
             function: Called with rows, (n, d) float32 or float64, for chunks of any size. It
-                returns (n, e) numbers, those of a row from this row alone, and may not change its
-                rows in place. It is tried on the first rows now.
+                returns (n, e) numbers. The numbers of a row must follow from this row alone, and
+                the function must not change its argument. It is called on the first rows now.
 
         Raises:
             ValueError: the function returns another number of rows, or what it returns for a row
@@ -494,7 +497,7 @@ class Dataset:
         )
 
     def standardize(self) -> Dataset:
-        """Have a new model standardize the rows: to the mean 0 and the deviation 1 in each column.
+        """Let a new model standardize the rows: scale each column to mean 0 and deviation 1.
 
         `train` finds the means and deviations of these rows, by their weights, in one pass before
         the first step. The model keeps them, and standardizes the rows of all its calls by itself,
@@ -513,7 +516,7 @@ class Dataset:
 
     @property
     def is_standardized(self) -> bool:
-        """True if `standardize` was called: a new model standardizes the rows."""
+        """True if a new model will standardize these rows, because `standardize` was called."""
         return self._standardizing is not None
 
     def batches_to_standardize_by(self) -> Iterator[Batch]:
@@ -522,7 +525,7 @@ class Dataset:
         return epochs(0, self._reading)
 
     def check_scaling(self, scaling: Scaling | None) -> None:
-        """Refuse rows to standardize for a trained model that does not.
+        """Refuse a dataset with `standardize` for a trained model that does not standardize.
 
         Raises:
             Invalid: the model has no scaling, and `standardize` was called.
@@ -535,7 +538,7 @@ class Dataset:
             )
 
     def scaled(self, scaling: Scaling | None) -> Dataset:
-        """Return a dataset of the same rows, scaled as a trained model scales its own, if it does.
+        """Return a dataset of the same rows, standardized by `scaling`; unchanged if it is None.
 
         Raises:
             Invalid: as `check_scaling` does.
@@ -568,7 +571,7 @@ class Dataset:
         """Shuffle the chunks, and the rows within each chunk, differently in every epoch.
 
         Rows of different chunks are not mixed: mixing would need all chunks in memory at once.
-        After a `repeat` before `shuffle` and another one after it, orders may occur again.
+        With `repeat` both before and after `shuffle`, the order of an epoch may occur again.
 
         Args:
             seed: Seed of the random generator.
@@ -635,7 +638,7 @@ class Dataset:
         return self._sliced(n, None)
 
     def _sliced(self, start: int, stop: int | None) -> Dataset:
-        """Return the batches from `start` to before `stop`; before `batch`, the rows."""
+        """Return a dataset of some batches, `start` to `stop` - 1; before `batch`, of rows."""
         unit = 1 if self._batch_rows is None else self._batch_rows
         rows = self.rows
         if rows is not None:
@@ -696,7 +699,7 @@ def cut_weighted(rows: Cut, weights: Cut, name: str, chunk_bytes: int | None) ->
 
 
 def _names_without(frame: Any, name: str) -> tuple[str, ...]:
-    """Return the names of the columns of a data frame but one.
+    """Return the names of all columns of a data frame except one.
 
     Raises:
         Invalid: there is no such column, or it is no data frame.

@@ -173,7 +173,7 @@ _NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
 NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "8691a2241e65"
+INTRINSICS = "80bf6a458106"
 
 
 # Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is

@@ -29,7 +29,7 @@ from dkmeans.grid import PLANE_BITS, WINDOW_BITS
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "e0f15df1b872"
+INTRINSICS = "b2ea3c3a9912"
 
 # Constants of other modules are compiled in too. A change of them needs a change of this file, so
 # that the cache on disk of Numba becomes invalid.

@@ -27,7 +27,7 @@ from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "5fc0f84d2631"
+INTRINSICS = "f53257a312d2"
 
 # Upper bounds are rounded up and lower bounds down, by more than the rounding of the operations
 # that compute them.
@@ -100,7 +100,7 @@ class Movement(NamedTuple):
         of_centers: (k,) float32. The movement of each center since the upper bounds were made.
         added: (groups padded to a multiple of 16,) float32. The sum of the largest movements of the
             centers of each group, from the first iteration to this one.
-        reach: Of the same shape. The same, rounded up.
+        reach: Of the same shape. `added` rounded up, as it is subtracted from lower bounds.
     """
 
     of_centers: FloatArray
@@ -463,7 +463,7 @@ def _resolve(points: Any, slot: int, centers: Any, movement: Any, bounds: Any, s
     """Write the nearest center of a slot's row and its bounds.
 
     Returns:
-        The center before.
+        The center that the row was assigned to before.
     """
     row = scratch.slots[slot]
     before = np.int64(bounds.nearest[row])

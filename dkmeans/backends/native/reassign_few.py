@@ -32,7 +32,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "85815997bf3f"
+INTRINSICS = "48760c3fea79"
 
 
 @inlined

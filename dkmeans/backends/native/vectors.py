@@ -1,10 +1,11 @@
 """Vector instructions for the kernels: Numba intrinsics, written as LLVM IR.
 
-`kernels` calls the functions that `as_intrinsic` decorates. Numba itself has no vector types. Each
-lane belongs to one row: a vector holds one feature of several rows. The same feature of a center is
-copied to all lanes. The least score is then found lane by lane, and of all scores of a panel only
-the few least are stored (`rank`). `probe` and `sum_octets` use lanes in other ways. The IR runs on
-any processor, with vectors of any width.
+Kernels call the functions that `as_intrinsic` decorates, and `group_vectors`, `eight_bits` and
+others write more of them with `Code`. Numba itself has no vector types. In most, each lane belongs
+to one row: a vector holds one feature of several rows, and the same feature of a center is copied
+to all lanes. The least score is then found lane by lane, and of all scores of a panel only the few
+least are stored (`rank`). `probe` and `sum_octets` use lanes in other ways. The IR runs on any
+processor, with vectors of any width.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _X86_FORMS = {
     32: {"float": "avx.{}.ps.256", "double": "avx.{}.pd.256"},
     64: {"float": "avx512.{}.ps.512", "double": "avx512.{}.pd.512"},
 }
-# The last operand of those of 64 bytes.
+# Last operand of the instructions on 64 bytes: round as the processor is set to.
 _CURRENT_ROUNDING = 4
 # Scores that `rank` compares at a time; more do not fit the registers.
 _RANKED_AT_ONCE = 8
@@ -169,7 +170,7 @@ class Code:
         return self._chosen("max", ">", a, b)
 
     def _chosen(self, name: str, operator: str, a: Value, b: Value) -> Value:
-        """Return a in each lane where it is less or greater than b, else b.
+        """Return a in each lane where `a operator b` holds, else b.
 
         x86 has one instruction for that. LLVM does not always find it: where the values were
         integers before, it compares and selects, which takes three times as long.

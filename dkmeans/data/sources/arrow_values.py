@@ -132,19 +132,19 @@ def dtype_of(kind: pa.DataType) -> np.dtype[Any]:
 
 
 def hold_no_numbers(
-    columns: Iterable[tuple[str, Any]], name: str, remedy: str = "name the columns to use"
+    columns: Iterable[tuple[str, Any]],
+    name: str,
+    remedy: str = "name the columns to use, or give feature_columns",
 ) -> InvalidType:
     """Return the error for columns that cannot be parts of rows.
 
     Args:
         columns: Name and type of each column.
         name: Name of the table.
-        remedy: What to do without feature columns.
+        remedy: What to do.
     """
     shown = ", ".join(f"{column!r} ({kind})" for column, kind in columns)
-    return InvalidType(
-        f"columns {shown} of {name} hold no numbers; {remedy}, or give feature_columns"
-    )
+    return InvalidType(f"columns {shown} of {name} hold no numbers; {remedy}")
 
 
 def type_name(kind: pa.DataType) -> str:

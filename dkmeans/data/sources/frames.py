@@ -176,7 +176,7 @@ def _schema_of(table: pa.Table, name: str) -> RowSchema:
     others = [f for f, kind, width in fields if not (holds_numbers(kind) and width)]
     if others:
         columns = [(field.name, type_name(field.type)) for field in others]
-        remedy = "leave them out, or return the table as it is"
+        remedy = "leave them out, or give feature_columns, which read what input_fn returns"
         raise hold_no_numbers(columns, name, remedy)
     dtype = np.result_type(*map(dtype_of, kinds)) if kinds else np.dtype(np.float32)
     return RowSchema(tuple(table.schema.names), widths, dtype)

@@ -109,7 +109,9 @@ class RowFilter:
             raise Invalid(expected("filters", must, ", ".join(missing)))
 
     def given(self, values: Mapping[str, pa.Scalar]) -> RowFilter:
-        """Return what remains of a typed filter for rows in which some columns have a known value.
+        """Return a typed filter without the terms of columns whose value is known for all rows.
+
+        Alternatives with a known term that does not hold are left out.
 
         Args:
             values: The value that each of these columns has in all rows.
@@ -134,12 +136,16 @@ class RowFilter:
 def groups_by_statistics(
     condition: RowFilter, fragment: ds.ParquetFileFragment, schema: pa.Schema
 ) -> tuple[list[int], list[int]]:
-    """Return which row groups may have rows that meet a filter, and which of them may have others.
+    """Return the numbers of the row groups that must be read for a filter, by their statistics.
 
     Args:
         condition: The filter, typed, which holds neither always nor never.
         fragment: The file.
         schema: Names and types of its columns.
+
+    Returns:
+        The row groups that may have rows that meet the filter; and those of them that may also have
+        rows that do not meet it.
     """
     met = condition.expression
     may_be_nan = condition.reads_floats({field.name: field.type for field in schema})
@@ -285,10 +291,11 @@ def _of_kind(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_decimal(kind):
         return _number(value, exactly=False)  # also with digits that the type has not
     if pa.types.is_floating(kind) and not isinstance(value, str):
+        number = float(value)
         with np.errstate(over="ignore"):
-            found = float(kind.to_pandas_dtype()(value))
+            found = float(kind.to_pandas_dtype()(number))
         # A number beyond the largest float32 is none.
-        return found if np.isinf(found) == np.isinf(value) else float(value)
+        return found if np.isinf(found) == np.isinf(number) else number
     if isinstance(value, str):
         found = pa.scalar(value.strip()).cast(kind)
         return found.as_py() if pa.types.is_floating(kind) else found

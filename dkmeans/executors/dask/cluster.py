@@ -1,4 +1,10 @@
-"""The cluster as the executor sees it: its workers, the results of tasks, and when it is lost."""
+"""The state of a Dask cluster: its workers, whether they are frozen, and when the cluster is lost.
+
+`driver` waits for the results of tasks through `Cluster`, which checks the workers meanwhile. Tasks
+that no worker has, or that need a worker without heartbeats, raise `StrandedError`: `driver` then
+computes them again, on other workers. A cluster that is without workers for minutes, or without a
+scheduler, raises `Outage`: `training` then saves a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +34,11 @@ _CHECK_SECONDS = 5.0
 # A cluster may be without workers for this long. An adaptive cluster gets workers within minutes,
 # and Dask also drops a silent worker after some minutes.
 _DESERTED_SECONDS = 300.0
-# For this long it is no fault if no worker has any of the awaited tasks: their rows may be on the
-# way to a worker.
+# If no worker has had any of the awaited tasks for this long, the tasks are stranded. Before that
+# their rows may be on the way to a worker.
 _IDLE_SECONDS = 30.0
-# The workers are asked for at most this often: the answer takes half a millisecond, and an
-# iteration may take only a few.
+# `known_threads` may return a list of workers of this age: a new one takes half a millisecond, and
+# an iteration may take only a few milliseconds.
 _KNOWN_SECONDS = 0.1
 
 # Number of workers that are asked whether this process can connect to them.
@@ -42,8 +48,8 @@ _MOST_SHOWN = 3
 
 # Tasks are late after this many times their usual time.
 LATE_FACTOR = 3
-# Heartbeats are examined after this time at the latest.
-_UNKNOWN_SECONDS = 10.0
+# Heartbeats are examined after this time at the latest, also if the usual time is not known.
+_HEARTBEAT_SECONDS = 10.0
 
 _PACKAGE = "dkmeans"
 # Reason for which Dask cancels tasks whose input is gone for good.
@@ -55,7 +61,7 @@ class StrandedError(Outage):
 
 
 def check_client(client: Any) -> None:
-    """Refuse a client that this call could only wait for.
+    """Refuse a client that cannot run the tasks of this call.
 
     Raises:
         Invalid: the client cannot be used here.
@@ -206,7 +212,7 @@ class Cluster:
         except Exception as error:
             if self.client.status == "running" and not isinstance(error, lost_errors()):
                 raise
-            # Dask's text is all that tells lost rows from a lost scheduler.
+            # Only Dask's text distinguishes lost rows from a lost scheduler.
             if self.client.status == "running" and _LOST_ROWS_TEXT in str(error):
                 raise InvalidData(
                     f"rows in the memory of the cluster at {self.address} were lost with their "
@@ -262,12 +268,12 @@ class Cluster:
         self._wait(futures, self._checking([*futures, *others], usual_seconds))
 
     def _checking(self, awaited: Sequence[Any], usual_seconds: float) -> Callable[[], None]:
-        """Return what checks the workers from time to time while tasks are awaited."""
+        """Return the function that `_wait` calls every `_CHECK_SECONDS` to check the workers."""
         self._idle = frozenset()
         late_at = time.monotonic() + LATE_FACTOR * usual_seconds
-        # Where no usual time is known, frozen workers are looked for too: a worker may be frozen
-        # before the first iteration.
-        frozen_at = min(late_at, time.monotonic() + _UNKNOWN_SECONDS)
+        # Frozen workers are looked for even if no usual time is known (`late_at` is infinite): a
+        # worker may be frozen before the first iteration.
+        frozen_at = min(late_at, time.monotonic() + _HEARTBEAT_SECONDS)
 
         def check() -> None:
             nonlocal late_at
@@ -315,7 +321,7 @@ class Cluster:
         waiting = frozenset(future.key for future in awaited if not future.done())
         running = chain.from_iterable(self.client.processing().values())
         idle = frozenset() if waiting.intersection(running) else waiting
-        # Paused workers get no tasks: tasks that wait for such a worker are not lost.
+        # While all workers are paused (`_report_paused`), Dask gives out no tasks: none are lost.
         if not idle or idle != self._idle or self._is_paused:
             self._idle, self._idle_since = idle, time.monotonic()
         elif time.monotonic() - self._idle_since > _IDLE_SECONDS:
@@ -344,7 +350,7 @@ class Cluster:
         self._is_paused = is_paused
 
     def _check_frozen(self, awaited: Sequence[Any]) -> None:
-        """Raise if awaited tasks need a worker that is frozen, and other workers are not."""
+        """Raise if awaited tasks need a frozen worker. Some other worker is then not frozen."""
         silent = self._frozen.silent()
         # Tasks on other workers, and this process, also wait for results that a frozen worker has.
         needed = silent.intersection([*self._processing(awaited), *self._holders(awaited, silent)])
@@ -355,7 +361,10 @@ class Cluster:
             raise StrandedError(f"{names} {be} frozen: other workers take over")
 
     def _holders(self, tasks: Sequence[Any], silent: frozenset[str]) -> list[str]:
-        """Return the workers of finished tasks: Dask may wait for any worker that has a result."""
+        """Return the workers that hold results of finished tasks; none if no worker is silent.
+
+        Dask may wait for any worker that has a result.
+        """
         done = [task for task in tasks if task.status == "finished"]
         holders = self.client.who_has(done).values() if silent and done else ()
         return list(chain.from_iterable(holders))
@@ -368,7 +377,7 @@ class Cluster:
 
     @property
     def is_reachable(self) -> bool:
-        """True if this process can connect to the workers; else all passes through the scheduler.
+        """True if this process can connect to the workers, not only to the scheduler.
 
         Found out once, when there are workers.
         """
@@ -425,11 +434,16 @@ class Cluster:
     def threads_by_preferred_worker(self) -> dict[str | None, int]:
         """Return the number of threads of each worker that is not frozen, in a fixed order.
 
-        While there is no worker, the result is {None: 1}.
+        While there is no worker, the result is {None: 1}. Also compares the versions of new
+        workers, and takes workers that send heartbeats again for frozen no longer.
+
+        Raises:
+            Invalid: as `compare_versions` does.
+            Outage: as `threads_by_worker` does.
         """
         threads = self.threads_by_worker()
         self.compare_versions(threads)
-        self._frozen.welcome(threads)
+        self._frozen.readmit(threads)
         present = sorted(threads.keys() - self._frozen.addresses)
         self._known = {worker: threads[worker] for worker in present} or {None: 1}
         self._known_at = time.monotonic()

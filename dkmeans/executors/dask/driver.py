@@ -47,8 +47,8 @@ _MOST_CALL_BYTES = 2**22
 _ADDED_BYTES = 2**26
 # A worker that does not answer within this time evicts a fit later, when another fit needs room.
 _EVICT_SECONDS = 2
-# A call waits for so long, or for `LATE_FACTOR` times the usual time if that is longer. Tasks then
-# find out, within some seconds, whether a worker is frozen, and others take over.
+# A call waits for this long, or `LATE_FACTOR` times the usual time if that is longer. Tasks then
+# compute the missing shares, and `Cluster` finds out, in some seconds, whether a worker is frozen.
 _CALL_SECONDS = 8
 
 
@@ -73,8 +73,9 @@ class Dask(AbstractContextManager["Dask"]):
 
     Each part keeps one kind of state: `_cluster` knows the workers, `_shipping` the rows that have
     been sent to them, `_dealing` the last iteration and how fast the workers were. `_held` are the
-    futures of the last iteration. Unless they are large, they are released after the tasks of the
-    next iteration are submitted: a release sends a message, which would delay the first task.
+    futures of the last iteration, except those of large results, which end with the iteration. They
+    are released after the tasks of the next iteration are submitted: a release sends a message,
+    which would delay the first task.
 
     Args:
         client: A `distributed.Client`.
@@ -151,7 +152,7 @@ class Dask(AbstractContextManager["Dask"]):
             StrandedError: some of the submitted chunks must be computed by other workers.
             ValueLost: the value was lost with the worker that held it.
         """
-        # As a future, and not with each task: there may be many chunks.
+        # The value is sent once, as a future, and not with each task: there may be many chunks.
         workers = filter(None, self._cluster.threads_by_preferred_worker())
         shared = self._shipping.future(value, list(workers))
         apply = partial(remote.apply, function)
@@ -172,7 +173,7 @@ class Dask(AbstractContextManager["Dask"]):
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
     ) -> tuple[Iteration, list[RunTotal[M]]]:
         """Compute an iteration, and start over as often as its tasks are stranded."""
-        # Before calls the known workers need not be looked up again: one that left does not answer.
+        # Calls do not need a new list of workers: tasks compute the share of one that has left.
         may_be_old = self._dealing.can_call
         while True:
             try:
@@ -204,7 +205,10 @@ class Dask(AbstractContextManager["Dask"]):
         return merged(sorted(totals, key=lambda total: total.run.place))
 
     def _by_calls(self, iteration: Iteration, value: Any) -> remote.Answer:
-        """Return the totals of the shares that workers remember."""
+        """Ask workers for the shares that they computed last, with the new value, without tasks.
+
+        Shares for which no answer comes are missing: `_reduce` has tasks compute them.
+        """
         workers, size = iteration.addresses, size_of(value)
         if not workers or not self._dealing.can_call or size > _MOST_CALL_BYTES:
             return remote.Answer()
@@ -228,7 +232,8 @@ class Dask(AbstractContextManager["Dask"]):
     ) -> list[ShareTask]:
         """Return the tasks of an iteration: whole shares of workers, or single runs of threads."""
         runs_per_thread = self._dealing.runs_per_thread
-        # Large results of many tasks would be in a worker's memory at once.
+        # A whole share is one task if its result is large: the results of many tasks would be in a
+        # worker's memory at once.
         if not runs_per_thread or _is_large(value):
             owners, runs = list(iteration.threads), cut_into_runs(batches, iteration.share_sizes, 1)
             # The runs of a share are adjacent: `cut_into_runs` returns them in order.
@@ -264,11 +269,13 @@ class Dask(AbstractContextManager["Dask"]):
             for task, own in zip(tasks, values, strict=True)
         ]
         futures = list(level)
-        # Only these futures: `values` would hold the value when `sent` is emptied below.
+        # `sent` is emptied below. Nothing else may refer to its futures: workers hold the value as
+        # long as anything does.
         sent = [own for own in values if own is not value]
         del values
         usual_seconds = self._dealing.usual_seconds
-        # Releases the futures of the last iteration (see the class).
+        # Releases the futures of the last iteration (see the class). The list grows below: the
+        # futures of merges are held too.
         self._held = [] if is_large else futures
         try:
             if is_large:
@@ -337,12 +344,12 @@ class Dask(AbstractContextManager["Dask"]):
 def _fan_in(value: Any) -> int:
     """Return how many results are added up at a time: fewer if they are large, at least two."""
     # Sums have the size of two copies of float32 centers.
-    fitting = _ADDED_BYTES // (2 * size_of(value))
+    fitting = _ADDED_BYTES // (2 * size_of(value) or 1)
     return max(2, min(remote.FAN_IN, fitting))
 
 
 def _is_large(value: Any) -> bool:
-    """Return whether results for a value are so large that few of them are added up at a time."""
+    """Return whether results for a value are too large to add up `FAN_IN` of them at a time."""
     return _fan_in(value) < remote.FAN_IN
 
 

@@ -9,8 +9,8 @@ from typing import Any
 logger = logging.getLogger("dkmeans")
 
 # A worker is frozen if it has sent no heartbeat for this long. A worker that computes sends them
-# too. Each of n workers sends one every 1 + n / 200 s: the second limit, for large clusters, is
-# four times n / 200 s.
+# too. Dask's interval is 2 s or less, and 1 + n / 200 s for n >= 200 workers: the second limit,
+# for large clusters, is four times n / 200 s.
 _SILENT_SECONDS = 8.0
 _SILENT_SECONDS_PER_WORKER = 0.02
 # A worker that was taken for frozen and has sent heartbeats again was perhaps only starved of CPU:
@@ -35,7 +35,11 @@ class FrozenWorkers:
         self._patience: dict[str, int] = {}
 
     def silent(self) -> frozenset[str]:
-        """Return the workers without a recent heartbeat, by the scheduler's clock."""
+        """Return the workers whose last heartbeat is long before the newest one of any worker.
+
+        At least one worker is not silent: times are compared with the newest heartbeat, not with
+        the present time.
+        """
         workers = self._client.scheduler_info(n_workers=-1).get("workers", {})
         seen = {address: each["last_seen"] for address, each in workers.items()}
         longest = max(_SILENT_SECONDS, _SILENT_SECONDS_PER_WORKER * len(seen))
@@ -50,8 +54,10 @@ class FrozenWorkers:
         """Take some of the silent workers for frozen."""
         self.addresses = self.addresses.union(workers)
 
-    def welcome(self, present: Iterable[str]) -> None:
-        """Forget the workers that send heartbeats again, and those that have left.
+    def readmit(self, present: Iterable[str]) -> None:
+        """Remove workers from `addresses` that send heartbeats again, or have left.
+
+        A worker that sends heartbeats again may be silent for twice as long from now on.
 
         Args:
             present: All workers.

@@ -203,7 +203,7 @@ def test_a_fit_whose_workers_are_all_paused_says_so_and_goes_on_when_one_has_roo
     caplog, monkeypatch
 ):
     monkeypatch.setattr(module, "_CHECK_SECONDS", 0.1)
-    monkeypatch.setattr(module, "_UNKNOWN_SECONDS", 0.2)
+    monkeypatch.setattr(module, "_HEARTBEAT_SECONDS", 0.2)
     monkeypatch.setattr(module, "_IDLE_SECONDS", 0.5)
     # This process has more memory than this, of which Dask knows nothing but that it is full.
     options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": "64 MiB"}
@@ -262,7 +262,7 @@ def test_tasks_that_were_awaited_for_long_are_released_at_once(client, monkeypat
 
 
 def test_a_frozen_worker_is_found_also_if_tasks_only_need_a_result_of_it(client, monkeypatch):
-    for name in ("_CHECK_SECONDS", "_UNKNOWN_SECONDS"):
+    for name in ("_CHECK_SECONDS", "_HEARTBEAT_SECONDS"):
         monkeypatch.setattr(module, name, 0.2)
     monkeypatch.setattr("dkmeans.executors.dask.frozen._SILENT_SECONDS", 2)
     cluster = Cluster(client)

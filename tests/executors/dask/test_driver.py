@@ -161,7 +161,7 @@ def test_results_in_order_go_on_without_a_worker_that_is_frozen(
     client, dataset, monkeypatch, caplog, has_results
 ):
     monkeypatch.setattr("dkmeans.executors.dask.cluster._CHECK_SECONDS", 0.2)
-    monkeypatch.setattr("dkmeans.executors.dask.cluster._UNKNOWN_SECONDS", 0.5)
+    monkeypatch.setattr("dkmeans.executors.dask.cluster._HEARTBEAT_SECONDS", 0.5)
     monkeypatch.setattr("dkmeans.executors.dask.frozen._SILENT_SECONDS", 3)
     chunks = list(batches_of(dataset)[0])
     expected = [accumulate(chunk.loaded(), centers()) for chunk in chunks]

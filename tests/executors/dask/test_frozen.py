@@ -35,10 +35,10 @@ def test_a_worker_that_came_back_may_be_silent_for_longer_the_next_time(caplog):
         assert not frozen.silent()
         client.seconds = longest + 1
         frozen.add(frozen.silent())
-        frozen.welcome(["0", "1"])
+        frozen.readmit(["0", "1"])
         assert frozen.addresses == {"1"}
         client.seconds = 0
-        frozen.welcome(["0", "1"])
+        frozen.readmit(["0", "1"])
         assert not frozen.addresses
     assert caplog.messages == ["1 sends heartbeats again, and gets a share of the rows"] * 5
 
@@ -47,6 +47,6 @@ def test_a_frozen_worker_that_has_left_is_forgotten_without_a_word(caplog):
     caplog.set_level("INFO", "dkmeans")
     frozen = FrozenWorkers(Heartbeats(2))
     frozen.add(["gone"])
-    frozen.welcome(["0", "1"])
+    frozen.readmit(["0", "1"])
     assert not frozen.addresses
     assert not caplog.messages

@@ -124,6 +124,7 @@ def test_the_size_of_a_value_is_that_of_its_arrays():
     task = per_chunk.Task(Centers(np.zeros((10, 100)), Distance.COSINE), ("cluster_index",))
     assert 8000 < size_of((task, task)) - 8000 < 9000
     assert 0 < size_of(per_chunk.Task) < 2000
+    assert size_of(()) == 0
 
 
 def test_rows_in_memory_travel_once_and_not_in_every_iteration(client):
