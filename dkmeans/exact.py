@@ -97,6 +97,8 @@ class ExactSums:
         return k, d
 
     def __add__(self, other: ExactSums) -> ExactSums:
+        if not self._has_grid_of(other):
+            return self._plus_on_a_finer_grid(other, {})
         return self.copied().plus_in_place(other)
 
     def _plus_on_a_finer_grid(self, other: ExactSums, planes: dict[int, IndexArray]) -> ExactSums:

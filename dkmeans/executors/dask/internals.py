@@ -26,8 +26,9 @@ _SEND_SECONDS = 1e-3
 _ANSWER_SECONDS = 10
 # Time in which a worker that can be reached answers.
 _CONNECT_SECONDS = 2
-# Time in which a worker is connected again. Without a connection it gets tasks instead of calls.
-_RECONNECT_SECONDS = 1
+# Time in which a worker is connected again; without a connection it gets tasks instead of calls.
+# Dask gives up its first attempt after a fifth of it, so the second has `_CONNECT_SECONDS`.
+_RECONNECT_SECONDS = 2.5
 _SCHEDULER = "the scheduler"
 _FIRST_SAFE_PYTHON = (3, 11, 9)
 
