@@ -574,7 +574,8 @@ class MiniBatchKMeans(KMeans):
 
     def _keep(self, state: TrainState) -> None:
         super()._keep(state)
-        self._state, self._metric = state, self.metric
+        # The epoch of a fit has ended: `partial_fit` has none.
+        self._state, self._metric = replace(state, epoch_centers=None), self.metric
 
     def _check_parameters(self) -> None:
         check_integer("batch_size", self.batch_size, 1)

@@ -327,7 +327,7 @@ def test_a_grid_search_over_a_pipeline_finds_the_clusters(folder):
     assert search.best_estimator_.transform(rows_of()).shape == (600, 5)
 
 
-def test_a_model_that_the_estimator_continues_counts_its_rows_as_before(tmp_path):
+def test_a_model_that_the_estimator_continues_counts_its_rows_as_before(tmp_path, caplog):
     model_dir, rows = str(tmp_path / "m"), np.array([[0.0, 0], [1, 0], [2, 0], [10, 10]])
     first = np.array([[0.0, 0], [10, 10]])
     MiniBatchKMeans(2, init=first, batch_size=4, max_iter=1, tol=0, model_dir=model_dir).fit(rows)
@@ -339,6 +339,7 @@ def test_a_model_that_the_estimator_continues_counts_its_rows_as_before(tmp_path
     model.train(lambda: rows[:3], steps=1)
     assert model.get_variable_value(model.CLUSTER_CENTERS_VAR_NAME).tolist() == [[1, 0], [10, 10]]
     assert model.checkpoint().state.counts.tolist() == [6, 1]
+    assert "got no rows" not in caplog.text
 
 
 @BOTH

@@ -92,6 +92,9 @@ def test_decimals_of_whole_numbers_are_read_exactly_or_refused(tmp_path):
     kind, numbers = pa.decimal128(38, 0), [2**53, 2**60, -(10**20)]
     dataset = Dataset.from_parquet(file_of(tmp_path, pa.table({"a": pa.array(numbers, kind)})))
     assert loaded(dataset).ravel().tolist() == numbers
+    halves = pa.array([Decimal(2**53 + 1) + Decimal("0.5")], pa.decimal128(38, 1))
+    dataset = Dataset.from_parquet(file_of(tmp_path, pa.table({"a": halves})))
+    assert loaded(dataset).ravel().tolist() == [2.0**53 + 2]
     dataset = Dataset.from_parquet(file_of(tmp_path, pa.table({"a": pa.array([2**53 + 1], kind)})))
     must = r"column 'a' of .* must hold integers that float64 holds exactly; got 9007199254740993\."
     with pytest.raises(InvalidData, match=must):
