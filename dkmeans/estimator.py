@@ -347,14 +347,14 @@ class KMeans(Model):
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         notifier = self._notifier(run_hooks, listeners)
-        back = None
+        rollback = None
         if checkpoint_path is not None:
             earlier = check_path("checkpoint_path", checkpoint_path)
-            back = checkpoints.way_back(self.model_dir, earlier)
+            rollback = checkpoints.rollback_to(self.model_dir, earlier)
         if overwrite:
             manifest, found = checkpoints.Manifest.of_new_model(self.model_dir), None
-        elif back is not None:
-            manifest, found = back.manifest, back.checkpoint
+        elif rollback is not None:
+            manifest, found = rollback.manifest, rollback.checkpoint
         else:
             manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
         if found is None and (remedy := self._remedy()):
@@ -380,18 +380,18 @@ class KMeans(Model):
             report_ignored(plan, done)
             if found.settings.scaling is not None:
                 logger.info("rows are standardized by the model's own means and deviations")
-            if back is not None:
-                back.report()
+            if rollback is not None:
+                rollback.report()
             if max_steps is not None and done >= max_steps:
-                manifest = back.go(self.model_dir) if back else manifest
+                manifest = rollback.commit(self.model_dir) if rollback else manifest
                 logger.info("nothing to do: step %d of %d is done", done, max_steps)
                 checkpoints.remove_orphans(self.model_dir, manifest)
                 return self
         with self._shown():
             dataset = self._read(input_fn, ModeKeys.TRAIN, found)
             saved = self._train(plan, dataset, found, manifest, notifier)
-            if saved is None and back is not None:
-                back.go(self.model_dir)
+            if saved is None and rollback is not None:
+                rollback.commit(self.model_dir)
         self._hold(saved or found)
         return self
 

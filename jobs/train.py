@@ -149,8 +149,8 @@ def _found(arguments: argparse.Namespace) -> Checkpoint | None:
     if arguments.overwrite:
         return None
     model_dir, earlier = arguments.model_dir, arguments.from_checkpoint
-    back = checkpoints.way_back(model_dir, earlier) if earlier is not None else None
-    return back.checkpoint if back else checkpoints.latest(model_dir)
+    rollback = checkpoints.rollback_to(model_dir, earlier) if earlier is not None else None
+    return rollback.checkpoint if rollback else checkpoints.latest(model_dir)
 
 
 def _check(arguments: argparse.Namespace) -> None:

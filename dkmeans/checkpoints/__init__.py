@@ -10,7 +10,7 @@ holds, and `checkpoint` has the values that all share.
 
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop, variables
 from dkmeans.checkpoints.commit import new_name, prepare, remove_orphans, save
-from dkmeans.checkpoints.loading import latest, load, open_latest, way_back
+from dkmeans.checkpoints.loading import latest, load, open_latest, rollback_to
 from dkmeans.checkpoints.manifest import Manifest
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "open_latest",
     "prepare",
     "remove_orphans",
+    "rollback_to",
     "save",
     "variables",
-    "way_back",
 ]

@@ -99,8 +99,8 @@ def load(address: str) -> Checkpoint:
         raise InvalidCheckpoint(f"{address} is damaged or no checkpoint: {what}") from error
 
 
-class WayBack(NamedTuple):
-    """How a model becomes what it was at an earlier checkpoint.
+class Rollback(NamedTuple):
+    """A return of a model to an earlier checkpoint, not yet committed.
 
     Attributes:
         checkpoint: The checkpoint.
@@ -111,7 +111,7 @@ class WayBack(NamedTuple):
     checkpoint: Checkpoint
     manifest: Manifest
 
-    def go(self, model_dir: str) -> Manifest:
+    def commit(self, model_dir: str) -> Manifest:
         """Make the checkpoint the latest again without a save; return the committed manifest.
 
         Raises:
@@ -128,8 +128,8 @@ class WayBack(NamedTuple):
         )
 
 
-def way_back(model_dir: str, path: str) -> WayBack | None:
-    """Return the way back to a checkpoint; None if the model has gone back to it already.
+def rollback_to(model_dir: str, path: str) -> Rollback | None:
+    """Return the rollback to a checkpoint; None if the model has gone back to it already.
 
     So a job that is run again continues from what it has saved since. Nothing is changed.
 
@@ -162,7 +162,7 @@ def way_back(model_dir: str, path: str) -> WayBack | None:
         must = ", ".join(manifest.names)
         raise InvalidCheckpoint(f"the checkpoint must be one of {model_dir} ({must}), got {path!r}")
     kept = manifest.names[: manifest.names.index(name) + 1]
-    return WayBack(checkpoint, replace(manifest, names=kept, went_back_to=name))
+    return Rollback(checkpoint, replace(manifest, names=kept, went_back_to=name))
 
 
 def _has_lost_manifest(model_dir: str) -> bool:

@@ -29,7 +29,7 @@ class Manifest:
         names: Names in the order of saving; the last is the latest.
         seen: The file as it was read; None if there was none.
         went_back_to: Name of the checkpoint that the model last went back to
-            (`loading.way_back`), if any.
+            (`loading.rollback_to`), if any.
     """
 
     names: tuple[str, ...]

@@ -83,11 +83,11 @@ def test_a_damaged_latest_checkpoint_names_the_newest_that_is_intact(model_dir, 
     intact = remedy(model_dir)
     assert intact == storage.join(model_dir, names[-damaged - 1])
     assert checkpoints.load(intact).state.step == 4 - damaged
-    checkpoints.way_back(model_dir, intact).go(model_dir)
+    checkpoints.rollback_to(model_dir, intact).commit(model_dir)
     assert checkpoints.latest(model_dir).state.step == 4 - damaged
     save_step(model_dir, 9)
     # As the same job does when it is run again; the name is enough.
-    assert checkpoints.way_back(model_dir, intact.rpartition("/")[2]) is None
+    assert checkpoints.rollback_to(model_dir, intact.rpartition("/")[2]) is None
     assert checkpoints.latest(model_dir).state.step == 9
 
 
@@ -99,7 +99,7 @@ def test_a_damaged_manifest_names_the_newest_checkpoint_that_is_intact(model_dir
     storage.write(f"{model_dir}/checkpoints.json", data)
     intact = remedy(model_dir)
     assert checkpoints.load(intact).state.step == 10
-    checkpoints.way_back(model_dir, intact).go(model_dir)
+    checkpoints.rollback_to(model_dir, intact).commit(model_dir)
     assert checkpoints.latest(model_dir).state.step == 10
 
 
@@ -156,7 +156,7 @@ def test_a_lost_manifest_is_no_new_model(model_dir):
     ) as caught:
         checkpoints.latest(model_dir)
     (intact,) = re.findall(r"newest intact checkpoint is (\S+):", str(caught.value))
-    checkpoints.way_back(model_dir, intact).go(model_dir)
+    checkpoints.rollback_to(model_dir, intact).commit(model_dir)
     assert checkpoints.latest(model_dir).state.step == 1
 
 
@@ -173,7 +173,7 @@ def test_a_checkpoint_to_go_back_to_must_be_an_intact_one_of_the_model(model_dir
         storage.join(f"{model_dir}-other", names[0]): f"must be one of {model_dir}, got",
     }.items():
         with pytest.raises(InvalidCheckpoint, match=complaint):
-            checkpoints.way_back(model_dir, path)
+            checkpoints.rollback_to(model_dir, path)
     assert Manifest.read(model_dir).names == names
 
 
