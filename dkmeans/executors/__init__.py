@@ -73,7 +73,7 @@ def computes_on_gpu(client: Any, backend: str | None) -> bool:
     """Return whether GPUs will compute, as far as the driver can know before they do.
 
     On a cluster each worker chooses for itself, and workers may come later. The sizes of chunks
-    depend on the answer, not the results beyond the order of additions.
+    depend on the answer; the sums of the rows do not.
 
     Args:
         client: As in `open_executor`.

@@ -92,6 +92,11 @@ def _padded(
 class _Singles:
     """Few centers for float32 rows, which are arguments of the kernel.
 
+    Attributes:
+        exact: (k, d) float64 on the device, the centers for exact distances.
+        shared_bytes: Dynamic shared memory of a block.
+        reads_powers: True if the kernel reads the powers of the grid from memory.
+
     Args:
         prepared: The centers.
         width: Number of columns that the kernel has registers for.
@@ -114,7 +119,14 @@ class _Singles:
     def add(
         self, device: KernelDevice, rows: tuple[Any, ...], grid: Grid, sums: tuple[Any, ...]
     ) -> None:
-        """Find the nearest centers of rows, and add the rows up."""
+        """Find the nearest centers of rows, and add the rows up.
+
+        Args:
+            device: The device.
+            rows: The first arguments of every kernel on rows.
+            grid: Grid of the sums.
+            sums: The last arguments of the kernels that add rows.
+        """
         tiles = -(-int(rows[1]) // FEW_TILE)
         # As many blocks as are computed at a time. The sums of a warp have room for 2^16 rows.
         blocks = max(
@@ -191,7 +203,7 @@ class _Doubles:
     def add(
         self, device: KernelDevice, rows: tuple[Any, ...], grid: Grid, sums: tuple[Any, ...]
     ) -> None:
-        """Find the nearest centers of rows, and add the rows up."""
+        """Find the nearest centers of rows, and add the rows up, as `_Singles.add` does."""
         device.launch(
             self._kernel, np.float64, -(-int(rows[1]) // FEW_ROWS), *rows, self.exact,
             *self._arrays, *self._numbers, *sums, shared_bytes=self.shared_bytes,
