@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import os
 import platform
-import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from html import escape
 from importlib import resources
 from importlib.metadata import version
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -37,34 +34,31 @@ from dkmeans.history import losses_of_iterations
 from dkmeans.indices.quality import SAMPLED, indices_of
 from dkmeans.indices.row_sample import RowSample
 from dkmeans.input_fn import InputFn
-from dkmeans.plots import EstimatorPlots, Sample, are_upright, digits_for, shown_name
+from dkmeans.plots import EstimatorPlots, Sample, are_upright, shown_name
 from dkmeans.prediction.measures import Measuring
+from dkmeans.report_html import (
+    PAPER,
+    chart_html,
+    chart_style,
+    count_text,
+    facts_html,
+    table_html,
+    value_text,
+)
 from dkmeans.state import FloatArray, sum_up
 
-# Colors that people with any color vision can tell apart (Petroff, Accessible color sequences for
-# data visualization, 2021), and that both light and dark pages show.
-_PALETTE: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
-_PALETTE += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
-# Placeholders that `_chart` replaces: the color of text and lines by the page's text color, and the
-# color behind numbers on the map by the page's background.
-_INK, _PAPER = "#010203", "#030201"
 # Clusters in a table, or columns in the ranking of columns.
 _MOST_CLUSTERS = 40
 # Columns of a shown row, and columns that describe a cluster.
 _MOST_COLUMNS, _MOST_TELLING = 12, 3
 # Typical or doubtful rows of a cluster.
 _MOST_ROWS = 2
-# A heat map does not grow beyond this number of rows or columns.
-_MOST_CELLS = 40
 _INDICES_SHOWN = {
     "silhouette": "Silhouette (1 is best, 0 is halfway between two clusters)",
     "ambiguous": "Share of ambiguous rows (second center within 5 %)",
     "davies_bouldin": "Davies-Bouldin index (small is good)",
     "calinski_harabasz": "Calinski-Harabasz index (large is good)",
 }
-# Smallest size of a chart, whose text is readable on a phone; and size of a cell of a heat map.
-_WIDTH_INCHES, _HEIGHT_INCHES, _CELL_INCHES = 5.2, 3.2, (0.7, 0.28)
-_PIXELS_PER_INCH, _LARGEST_SCALE, _SMALLEST_SCALE = 96, 1.2, 0.65
 # Height of a letter of a name that is written upwards.
 _LETTER_INCHES = 0.09
 # Means of all rows of at most this many deviations are shown as 0.
@@ -72,10 +66,6 @@ _NEGLIGIBLE_DEVIATIONS = 1e-4
 # A column describes a cluster if the means of the cluster and of all rows differ by more than this
 # many deviations.
 _TELLING_DEVIATIONS = 0.25
-# Larger numbers have an exponent.
-_LARGEST_PLAIN = 1e12
-# Larger sums of weights are shown without a fraction.
-_LARGEST_FRACTION = 1e8
 # Last bytes of a page, by which an earlier report is known.
 _END = b"</main></body></html>\n"
 _PARTS = {"read_seconds": "reading", "compute_seconds": "computing"}
@@ -143,7 +133,7 @@ def write_report(
     with directories.writable("output", output) as address:
         _check_output(address)  # before all rows are read
     evaluation = None if input_fn is None else _evaluate(model, checkpoint, input_fn)
-    with mpl.rc_context({**mpl.rcParamsDefault, **_style(mpl)}):
+    with mpl.rc_context({**mpl.rcParamsDefault, **chart_style(mpl)}):
         page = _page(model, checkpoint, evaluation)
     with directories.writable("output", output):
         storage.write_whole(address, page.encode())
@@ -177,24 +167,6 @@ def _evaluate(model: KMeans, checkpoint: Checkpoint, input_fn: InputFn) -> _Eval
     return _Evaluation(found, measures.sample, float(measures.score.weight))
 
 
-def _style(mpl: Any) -> dict[str, Any]:
-    """Return the style of charts: text stays text in the SVG, and takes the color of the page."""
-    inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
-    return {
-        **dict.fromkeys(inked, _INK),
-        "axes.prop_cycle": mpl.cycler(color=_PALETTE),
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "figure.facecolor": "none",
-        "axes.facecolor": "none",
-        "font.size": 11,
-        "text.parse_math": False,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "dkmeans",
-        "backend": "svg",
-    }
-
-
 def _page(model: KMeans, checkpoint: Checkpoint, evaluation: _Evaluation | None) -> str:
     sections = "".join(
         f'<section aria-labelledby="part{number}"><h2 id="part{number}">{escape(title)}</h2>'
@@ -218,7 +190,7 @@ def _sections(
     """Yield the title and the content of each part of the page."""
     history = model.history
     names = value_names(checkpoint.settings.columns, checkpoint.state.centers.shape[1])
-    yield "Summary", _facts(_summary(checkpoint, evaluation))
+    yield "Summary", facts_html(_summary(checkpoint, evaluation))
     if evaluation is not None:
         yield "What the clusters are", _clusters(checkpoint, evaluation, names)
         sizes, unit, about = evaluation.indices["cluster_sizes"], evaluation.unit, ""
@@ -230,9 +202,9 @@ def _sections(
         more = ", and one for the first position of each center" * schedule.first_count
         about = f"<p>The rows of {of}, or the sums of their weights{more}.</p>"
     if checkpoint.state.inertia is not None or evaluation is not None:
-        of_each = [[j, _count(size)] for j, size in enumerate(sizes)]
+        of_each = [[j, count_text(size)] for j, size in enumerate(sizes)]
         title, draw = f"{unit.capitalize()} of each cluster", partial(_draw_sizes, sizes, unit)
-        yield "Sizes", about + _chart(title, draw, ["cluster", unit], of_each)
+        yield "Sizes", about + chart_html(title, draw, ["cluster", unit], of_each)
     yield "Centers", _centers(model, checkpoint, names)
     if evaluation is not None and len(evaluation.sample.rows):
         yield "Map of the rows", _projection(model, checkpoint, evaluation, names)
@@ -240,13 +212,13 @@ def _sections(
     losses = losses_of_iterations(history, checkpoint.settings.schedule.steps_per_iteration)
     if len(losses[0]):
         pairs = zip(*losses, strict=True)
-        table = ["step", "loss"], [[int(step), _text(loss)] for step, loss in pairs]
-        yield "Training", _chart("Loss of each iteration", model.plot.loss, *table)
+        table = ["step", "loss"], [[int(step), value_text(loss)] for step, loss in pairs]
+        yield "Training", chart_html("Loss of each iteration", model.plot.loss, *table)
         spent = {name: float(np.nansum(history.get(key, 0.0))) for key, name in _PARTS.items()}
         total = float(np.nansum(history.get("seconds", 0.0)))
         spent["all iterations"] = total
-        yield "Time", _facts({name: f"{seconds:,.1f} s" for name, seconds in spent.items()})
-    yield "Configuration and versions", _facts(_configuration(model, checkpoint))
+        yield "Time", facts_html({name: f"{seconds:,.1f} s" for name, seconds in spent.items()})
+    yield "Configuration and versions", facts_html(_configuration(model, checkpoint))
 
 
 def _summary(checkpoint: Checkpoint, evaluation: _Evaluation | None) -> dict[str, str]:
@@ -260,12 +232,14 @@ def _summary(checkpoint: Checkpoint, evaluation: _Evaluation | None) -> dict[str
     if checkpoint.settings.scaling is not None:
         facts["Rows are standardized"] = "by the mean and deviation of each column"
     if state.inertia is not None:
-        facts["Loss of the last iteration"] = _text(state.inertia)
+        facts["Loss of the last iteration"] = value_text(state.inertia)
     if checkpoint.stop is not None:
         facts["Stopped because"] = checkpoint.stop.reason.value
     if evaluation is not None:
-        facts[evaluation.unit.capitalize()] = _count(evaluation.rows)
-        facts |= {title: _text(evaluation.indices[name]) for name, title in _INDICES_SHOWN.items()}
+        facts[evaluation.unit.capitalize()] = count_text(evaluation.rows)
+        facts |= {
+            title: value_text(evaluation.indices[name]) for name, title in _INDICES_SHOWN.items()
+        }
     return facts
 
 
@@ -298,11 +272,12 @@ def _clusters(checkpoint: Checkpoint, evaluation: _Evaluation, names: Sequence[s
         telling = farthest[np.abs(scores[number, farthest]) > _TELLING_DEVIATIONS].tolist()
         texts = [
             f"{'high' if scores[number, j] > 0 else 'low'} {names[j]}: "
-            f"{_text(means[number, j], deviation[j])} (all rows: {_text(overall[j], deviation[j])})"
+            f"{value_text(means[number, j], deviation[j])} "
+            f"(all rows: {value_text(overall[j], deviation[j])})"
             for j in telling
         ]
-        silhouette = _text(found["cluster_silhouette"][number])
-        share = f"{_count(sizes[number])} ({shares[number, 0]:.1%})"
+        silhouette = value_text(found["cluster_silhouette"][number])
+        share = f"{count_text(sizes[number])} ({shares[number, 0]:.1%})"
         rows.append([number, share, "; ".join(texts) or "no column", silhouette])
     more = int(filled.sum()) - len(rows)
     note = f"<p>{counted(more, 'further cluster')} with rows.</p>" if more > 0 else ""
@@ -311,7 +286,7 @@ def _clusters(checkpoint: Checkpoint, evaluation: _Evaluation, names: Sequence[s
     about += f"whose mean differs by less than {_TELLING_DEVIATIONS}."
     if checkpoint.settings.distance_metric is Distance.COSINE:
         about += " Means are those of rows of length one, as the cosine distance sees them."
-    table = _table(["cluster", evaluation.unit, "described by", "silhouette"], rows)
+    table = table_html(["cluster", evaluation.unit, "described by", "silhouette"], rows)
     # The share of a column's variance that is not within the clusters.
     inside = (shares * np.square(spreads))[filled].sum(axis=0)
     between = 1.0 - inside / np.where(deviation > 0, np.square(deviation), np.inf)
@@ -326,7 +301,7 @@ def _ranked_columns(between: FloatArray, names: Sequence[str]) -> str:
     about = "<p>A column tells clusters apart by the share of its variance that lies between them: "
     about += "100 % if all rows of a cluster have one value, 0 % if all clusters have one mean."
     about += f"{_of_all(len(rows), len(names), 'column', 'Those that tell most are shown')}</p>"
-    return about + _table(["column", "variance between the clusters"], rows)
+    return about + table_html(["column", "variance between the clusters"], rows)
 
 
 def _separation(checkpoint: Checkpoint, evaluation: _Evaluation) -> str:
@@ -339,7 +314,7 @@ def _separation(checkpoint: Checkpoint, evaluation: _Evaluation) -> str:
         distances[number] = np.inf
         nearest[number] = np.sqrt(distances.min())
     rows = [
-        [j, _text(a), _text(b), _text(s)]
+        [j, value_text(a), value_text(b), value_text(s)]
         for j, (a, b, s) in enumerate(
             zip(radius, nearest, evaluation.indices["cluster_silhouette"], strict=True)
         )
@@ -360,7 +335,7 @@ def _separation(checkpoint: Checkpoint, evaluation: _Evaluation) -> str:
     elif checkpoint.settings.scaling is not None:
         about = "<p>Distances are those of standardized rows, in standard deviations.</p>"
     header = ["cluster", "radius", "distance to the nearest other center", "silhouette"]
-    return about + _chart(
+    return about + chart_html(
         "Radius of each cluster, and distance to the nearest other center", draw, header, rows
     )
 
@@ -374,11 +349,11 @@ def _draw_sizes(sizes: Any, unit: str, axes: Any) -> None:
 def _centers(model: KMeans, checkpoint: Checkpoint, names: Sequence[str]) -> str:
     values, shown = checkpoint.original_centers, list(map(shown_name, names))
     room = _LETTER_INCHES * max(map(len, shown)) if are_upright(shown) else 0.0
-    return _chart(
+    return chart_html(
         "Centers, and how far each value is from the mean of all centers",
         partial(_draw_centers, model),
         ["cluster", *names],
-        [[j, *map(_text, row, values.std(axis=0))] for j, row in enumerate(values)],
+        [[j, *map(value_text, row, values.std(axis=0))] for j, row in enumerate(values)],
         values.shape,
         room,
     )
@@ -408,14 +383,14 @@ def _projection(
             collection.set_gid(("rows", "centers")[number])
             collection.set_rasterized(number == 0)  # thousands of marks would make a large page
         for number, place in enumerate(axes.collections[1].get_offsets()):
-            behind = {"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1}
+            behind = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1}
             offset = {"xytext": (7, 6), "textcoords": "offset points"}
             axes.annotate(str(number), place, bbox=behind, **offset)
 
     counts = np.bincount(evaluation.sample.index, minlength=len(centers))
     rows = [[j, f"{count:,}"] for j, count in enumerate(counts)]
     title = f"A sample of {counted(len(points), 'row')} and the centers, in two dimensions"
-    return _chart(title, draw, ["cluster", "rows of the sample"], rows)
+    return chart_html(title, draw, ["cluster", "rows of the sample"], rows)
 
 
 def _rows(
@@ -434,13 +409,13 @@ def _rows(
     deviations = sample.rows.std(axis=0, dtype=np.float64)
     if scaling is not None:
         deviations = deviations * scaling.deviations
-    texts = [list(map(_text, row[:_MOST_COLUMNS], deviations)) for row in shown]
+    texts = [list(map(value_text, row[:_MOST_COLUMNS], deviations)) for row in shown]
     clusters, width = int(index[:, 0].max()) + 1, shown.shape[1]
     about = f"<p>These rows are from a sample of {counted(len(first), 'row')}."
     about += _of_all(_MOST_COLUMNS, width, "column", "The first ones are shown")
     about += _of_all(_MOST_CLUSTERS, clusters, "cluster", "The first ones are shown") + "</p>"
     return about + "".join(
-        f"<h3>{title}</h3>" + _table(*_picked(texts, index, order, names))
+        f"<h3>{title}</h3>" + table_html(*_picked(texts, index, order, names))
         for title, order in (
             ("Nearest to their center", np.argsort(first, kind="stable")),
             ("Nearly as near to another center", np.argsort(-doubt, kind="stable")),
@@ -462,95 +437,3 @@ def _picked(
 def _of_all(shown: int, count: int, unit: str, which: str) -> str:
     """Return a sentence such as "The first ones are shown: 40 of 64 clusters."; "" if all are."""
     return f" {which}: {shown} of {counted(count, unit)}." if shown < count else ""
-
-
-def _text(value: Any, deviation: float = 0.0) -> str:
-    """Return a number with enough digits to distinguish values that differ by a deviation."""
-    number = float(value)
-    if np.isnan(number):
-        return "none"
-    digits = digits_for(number, deviation, 4)
-    # If no digits after the point are needed, all of those before it are written, without exponent.
-    is_whole = 9999.5 <= abs(number) < _LARGEST_PLAIN and abs(number) >= 10.0 ** (digits - 1)
-    return f"{number:,.0f}" if is_whole else f"{number:,.{digits}g}"
-
-
-def _count(number: Any) -> str:
-    """Return a number of rows, or a sum of weights, with all digits before the point."""
-    value = float(number)
-    is_whole = value.is_integer() or value >= _LARGEST_FRACTION
-    return f"{value:,.0f}" if is_whole else f"{value:,.10g}"
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    pairs = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
-        for name, value in facts.items()
-    )
-    return f"<dl>{pairs}</dl>"
-
-
-def _name(name: Any) -> str:
-    """Return the HTML of a name, such as that of a column, that may wrap if it is very long."""
-    return f'<span class="name">{escape(str(name))}</span>'
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    heads = "".join(f'<th scope="col">{_name(name)}</th>' for name in header)
-    body = "".join(
-        f'<tr><th scope="row">{_name(first)}</th>'
-        + "".join(f"<td>{escape(str(value))}</td>" for value in rest)
-        + "</tr>"
-        for first, *rest in rows
-    )
-    # A table that is wider than the page scrolls alone, also by the keyboard.
-    return (
-        f'<div class="wide" tabindex="0" role="group" aria-label="Table: {escape(header[0])} and '
-        f'more"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
-
-
-def _chart(
-    title: str,
-    draw: Callable[[Any], Any],
-    header: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    cells: tuple[int, int] = (0, 0),
-    room: float = 0.0,
-) -> str:
-    """Return a chart with its title and the table of its numbers.
-
-    Args:
-        title: The title.
-        draw: Draws on axes of matplotlib.
-        header: Names of the columns of the table.
-        rows: Rows of the table.
-        cells: Numbers of rows and columns of a heat map: the chart grows with them.
-        room: Further height in inches, for names that are written upwards.
-    """
-    from matplotlib.figure import Figure  # noqa: PLC0415 importing it takes time
-
-    shown = min(cells[0], _MOST_CELLS), min(cells[1], _MOST_CELLS)
-    width = max(_WIDTH_INCHES, 2 + _CELL_INCHES[0] * shown[1])
-    height = max(_HEIGHT_INCHES, 1 + _CELL_INCHES[1] * shown[0]) + room
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    draw(axes)
-    axes.set_title("")
-    content = StringIO()
-    with warnings.catch_warnings():
-        # The browser draws the letters, so matplotlib's font need not have them.
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    svg = content.getvalue()[content.getvalue().index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = svg.replace(_INK, "currentColor").replace(_PAPER, "var(--page)")
-    svg = re.sub(r'(width|height)="[\d.]+pt" ?', "", svg, count=2)
-    label = f'role="img" aria-label="{escape(title, quote=True)}"'
-    pixels = _PIXELS_PER_INCH * width
-    widths = f"max-width: {_LARGEST_SCALE * pixels:.0f}px; min-width: "
-    widths += f"{_SMALLEST_SCALE * pixels:.0f}px"
-    svg = svg.replace("<svg", f'<svg {label} style="{widths}"', 1)
-    table = f"<details><summary>Numbers</summary>{_table(header, rows)}</details>"
-    drawn = f'<div class="wide">{svg}</div>'
-    return f"<figure>{drawn}<figcaption>{escape(title)}</figcaption></figure>{table}"

@@ -13,7 +13,7 @@ import pytest
 import dkmeans
 from dkmeans import Dataset, Invalid, InvalidType, KMeans
 from dkmeans.feature_columns import bucketized_column, numeric_column
-from dkmeans.report_page import _count, _text, write_report
+from dkmeans.report_page import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NAMES = ("delay", "<hour>", 'speed & "way"')
@@ -187,22 +187,6 @@ def test_numbers_have_the_digits_that_tell_the_clusters_apart(tmp_path):
     assert "column 0: 2,013.2" in page
 
 
-@pytest.mark.parametrize(
-    ("value", "deviation", "text"),
-    [
-        (523_456.3, 900, "523,456"),
-        (1_712_345_678, 1e6, "1,712,345,678"),
-        (1_712_345_678.25, 0.1, "1,712,345,678.25"),
-        (12_345.678, 1e9, "12,346"),
-        (0.000123456, 0, "0.0001235"),
-        (1.5e15, 1, "1.5e+15"),
-        (np.nan, 1, "none"),
-    ],
-)
-def test_a_number_has_no_exponent_where_people_write_none(value, deviation, text):
-    assert _text(value, deviation) == text
-
-
 def test_what_is_left_out_and_what_counts_by_weight_is_said(tmp_path):
     rng = np.random.default_rng(2)
     points, weights = rng.normal(size=(300, 50)), rng.random(300)
@@ -240,14 +224,6 @@ def test_a_few_weights_among_many_rows_are_weights(tmp_path):
     write_report(model, tmp_path / "r.html", lambda: Dataset.from_array(points, weights))
     page = (tmp_path / "r.html").read_text()
     assert "<dt>Weight of the rows</dt><dd>20,012</dd>" in page
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(3, "3"), (12345678901, "12,345,678,901"), (2.5, "2.5"), (1e9 / 3, "333,333,333")],
-)
-def test_a_count_is_written_without_exponent(count, text):
-    assert _count(count) == text
 
 
 def test_only_an_earlier_page_is_replaced_and_that_is_found_before_rows_are_read(model, tmp_path):

@@ -17,7 +17,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.dask import internals
-from dkmeans.executors.dask.cluster import check_client, reports_gpus
+from dkmeans.executors.dask.client_checks import check_client, reports_gpus
 from dkmeans.executors.dask.driver import Dask
 from dkmeans.executors.reduction import Cost, Reduction
 from dkmeans.executors.serial import Serial

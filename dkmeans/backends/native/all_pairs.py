@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans.backends.native import group_vectors, matrix, sum_vectors, vectors
+from dkmeans.backends.native import group_vectors, matrix, sum_vectors, tile_vectors
 from dkmeans.backends.native.ambiguous_rows import NO_CENTER
 from dkmeans.backends.native.compilation import inlined, kernel
 from dkmeans.backends.native.group_vectors import GROUP
@@ -28,12 +28,9 @@ from dkmeans.backends.native.reassign import (
     nearest_exactly,
     upper_bound,
 )
+from dkmeans.backends.native.tile_vectors import Tile
 from dkmeans.backends.native.tiles import cache_lines, load_tile, multiply, prefetch_part, split
-from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
-
-# Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "3650b77e5abb"
 
 
 class TileScoring(NamedTuple):
@@ -88,7 +85,7 @@ def rank_tile(
     ranked, margins, squares = scratch.ranked, scratch.margins, group_scratch.squares
     lower, groups = group_scratch.lower, len(group_scratch.lower)
     split(d, scratch, tile)
-    vectors.squared_norms(scratch.rows, d, squares, tile)
+    tile_vectors.squared_norms(scratch.rows, d, squares, tile)
     for place in range(size):
         square = np.float64(squares[place])
         norm = np.sqrt(square)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from dkmeans.backends.native import vectors
+from dkmeans.backends.native import tile_vectors
 from dkmeans.backends.native.compilation import compiled
 from dkmeans.backends.native.exact_distances import distance_to
+from dkmeans.backends.native.tile_vectors import PROBED_PANELS
 from dkmeans.backends.native.tiles import panel_width
-from dkmeans.backends.native.vectors import PROBED_PANELS
 
 # Stands for no center. A Python literal would have a type of its own (see `compilation`).
 NO_CENTER = np.int64(-1)
@@ -65,7 +65,7 @@ def nearest_exactly(
         stride = max(last - 1 - first, 1)
     cluster, least = 0, np.inf
     for start in range(first, last, stride):
-        vectors.probe(
+        tile_vectors.probe(
             scratch.rows, place, len(scratch.indices), centers.weights, centers.halves, start,
             points.shape[1], scratch.probe_scores, tile,
         )  # fmt: skip

@@ -29,7 +29,7 @@ from dkmeans.backends.native.reassign import STRIP, BlockScratch, Movement, RowB
 from dkmeans.backends.native.reassign_few import reassign_few
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.native.scratch import ScratchPerThread, zero_sums
-from dkmeans.backends.native.vectors import Tile
+from dkmeans.backends.native.tile_vectors import Tile
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
 from dkmeans.grid import FewValues, Grid, piece_slices
@@ -434,7 +434,7 @@ def _for_tiles(
 
 
 def _height() -> tuple[None, ...]:
-    """Return the number of rows in a tile, as the length of a tuple (see `vectors.Tile`).
+    """Return the number of rows in a tile, as the length of a tuple (see `tile_vectors.Tile`).
 
     Each row of a tile takes registers for its 16 scores.
     """

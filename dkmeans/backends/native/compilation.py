@@ -8,20 +8,37 @@ the length of a tuple and this tuple is an argument of the function: so an argum
 calls need is an empty tuple in the others. And a `compiled` function is compiled once for each set
 of types. A Python literal has a type of its own: pass `np.int64(0)`, not `0`.
 
-Numba's cache on disk is valid until the file of the kernel changes. Kernels also depend on other
-files of this folder, and on constants of other modules. Each file of kernels has a hash of them in
-`INTRINSICS`, so that a change of any of them changes this file too. `test_compilation.py` computes
-the hash; if it differs, the failure shows the right one.
+Machine code is cached on disk. Numba compiles again when the file of the kernel has changed, but a
+kernel also contains code of other files. So a hash of all these files is part of the name that its
+code is cached under, and code of another version is never opened: it may refer to classes that are
+no more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import njit
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+_FOLDER = Path(__file__).parent
+# Modules outside of this folder whose constants are compiled in.
+CONSTANTS = (
+    "backends.moments",
+    "backends.rounding",
+    "backends.weighted",
+    "distance",
+    "exact",
+    "exact_total",
+    "float_pairs",
+    "grid",
+    "loss",
+)
 
 # `_nrt` is Numba's runtime. It is off because counting references to arrays takes longer than
 # most calls.
@@ -41,7 +58,22 @@ def kernel(function: Callable[..., Any]) -> Any:
     The function must not be recursive, and must not call a recursive function: Numba crashes when
     it loads such code from the cache.
     """
+    name = function.__qualname__
+    function.__qualname__ = f"{name}-{sources_hash()}"  # Numba names the files after it
     try:
         return njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # there is no folder to cache it in
         return njit(**_OPTIONS)(function)
+    finally:
+        function.__qualname__ = name
+
+
+@cache
+def sources_hash() -> str:
+    """Return a hash of the source files that kernels are compiled from."""
+    package = _FOLDER.parent.parent
+    outside = [package / f"{module.replace('.', '/')}.py" for module in CONSTANTS]
+    found = sha256()
+    for file in sorted([*_FOLDER.glob("*.py"), *filter(Path.exists, outside)]):
+        found.update(file.read_bytes())
+    return found.hexdigest()[:12]

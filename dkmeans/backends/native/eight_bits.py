@@ -19,19 +19,10 @@ from typing import Any
 
 from llvmlite import ir
 
+from dkmeans.backends.native.llvm_code import Array, Code, Value, as_intrinsic, constant, zero
 from dkmeans.backends.native.matrix import PANELS, scores_of
-from dkmeans.backends.native.vectors import (
-    Array,
-    Code,
-    Value,
-    as_intrinsic,
-    center_scalars,
-    constant,
-    row_vectors,
-    tagged,
-    two_least,
-    zero,
-)
+from dkmeans.backends.native.ranking import tagged, two_least
+from dkmeans.backends.native.tile_vectors import center_scalars, row_vectors
 
 # Features of a quad.
 QUAD = 4

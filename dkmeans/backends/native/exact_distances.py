@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dkmeans.backends.native import vectors
+from dkmeans.backends.native import distance_vectors
 from dkmeans.backends.native.compilation import compiled, inlined
 from dkmeans.distance import SMALLEST_SQUARED_NORM
 from dkmeans.state import FloatArray, IndexArray
@@ -62,7 +62,9 @@ def _sum_block(
     """Add up the terms of at most one block of columns, in NumPy's order."""
     total, octets = 0.0, (stop - start) // 8
     if octets:
-        vectors.sum_octets(points, row, scale, targets, target, cosine, start, octets, octet_sums)
+        distance_vectors.sum_octets(
+            points, row, scale, targets, target, cosine, start, octets, octet_sums
+        )
         # The order of these additions is NumPy's too.
         total = ((octet_sums[0] + octet_sums[1]) + (octet_sums[2] + octet_sums[3])) + (
             (octet_sums[4] + octet_sums[5]) + (octet_sums[6] + octet_sums[7])
@@ -70,7 +72,9 @@ def _sum_block(
     first = start + 8 * octets
     if first < stop:
         terms = octet_sums
-        vectors.last_terms(points, row, scale, targets, target, cosine, first, stop - first, terms)
+        distance_vectors.last_terms(
+            points, row, scale, targets, target, cosine, first, stop - first, terms
+        )
         for j in range(stop - first):
             total += terms[j]
     return total

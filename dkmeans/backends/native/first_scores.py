@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dkmeans.backends.native import eight_bits, matrix, vectors
+from dkmeans.backends.native import eight_bits, llvm_code, matrix
 from dkmeans.backends.native.compilation import compiled, inlined
 from dkmeans.backends.native.exact_distances import distance_to
 from dkmeans.backends.native.tiles import begin_ranking, cache_lines, panel_width, prefetch_part
@@ -218,7 +218,7 @@ def resolve_in_bytes(
     if scored:
         _score_candidates(scored, centers, byte_centers, scratch, in_bytes, tile)
     while undecided:
-        place = vectors.trailing_zeros(undecided)
+        place = llvm_code.trailing_zeros(undecided)
         undecided &= undecided - 1
         _choose(points, place, centers, scratch, in_bytes, tile)
         scratch.nearest[place] = in_bytes.found[0, place]
@@ -253,7 +253,7 @@ def _score_candidates(
         eight_bits.find_rows(in_bytes.minima, panel, in_bytes.limits, in_bytes.mask, tile)
         mask, first = in_bytes.mask[0] & scored, panel * width
         while mask:
-            place = vectors.trailing_zeros(mask)
+            place = llvm_code.trailing_zeros(mask)
             mask &= mask - 1
             start = first + np.int64(in_bytes.minima_bits[panel, 0, place] & (width - 1))
             stop = start + 1

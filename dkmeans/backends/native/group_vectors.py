@@ -1,9 +1,9 @@
 """Vector instructions for bounds: Numba intrinsics that score groups of centers.
 
 `reassign`, `reassign_few` and `all_pairs` call these functions. In those for `reassign` the centers
-of a group lie across the lanes, unlike in `vectors`: few rows need the scores of a group, and which
-rows these are differs from group to group. So rows are copied one by one, and a row's value is
-spread over the lanes. Bounds are bfloat16, the upper half of a float32.
+of a group lie across the lanes, unlike in `tile_vectors`: few rows need the scores of a group, and
+which rows these are differs from group to group. So rows are copied one by one, and a row's value
+is spread over the lanes. Bounds are bfloat16, the upper half of a float32.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from dkmeans.backends.native.vectors import (
+from dkmeans.backends.native.llvm_code import (
     Array,
     Code,
     Value,
     as_intrinsic,
     constant,
-    tagged,
     transposed,
-    two_least,
     zero,
 )
+from dkmeans.backends.native.ranking import tagged, two_least
 
 # Number of centers in a group, and of bounds that are compared at a time: the width of the vectors
 # here. Processors with narrower vectors use several for each.
@@ -292,7 +291,7 @@ def rank_group(
 ) -> None:  # fmt: skip
     """Score a tile of rows against a group, and merge the scores into those of other groups.
 
-    Here the rows lie across the lanes, as in `vectors`.
+    Here the rows lie across the lanes, as in `tile_vectors`.
 
     Args:
         code: The code to write to.

@@ -19,7 +19,7 @@ from dkmeans.backends.native.all_pairs import TileScoring
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.backends.native.panels import aligned
 from dkmeans.backends.native.reassign import GroupedCenters, Movement
-from dkmeans.backends.native.vectors import Tile
+from dkmeans.backends.native.tile_vectors import Tile
 from dkmeans.backends.rounding import shifted
 from dkmeans.distance import SMALLEST_SQUARED_NORM, Centers, Distance, squared_norms
 from dkmeans.state import FloatArray, IndexArray

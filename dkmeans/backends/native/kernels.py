@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dkmeans.backends.native import matrix, sum_vectors, vectors
+from dkmeans.backends.native import matrix, sum_vectors, tile_vectors
 from dkmeans.backends.native.ambiguous_rows import NO_CENTER, nearest_exactly, nearest_minimum
 from dkmeans.backends.native.compilation import inlined, kernel
 from dkmeans.backends.native.exact_distances import DistanceParts
@@ -26,6 +26,7 @@ from dkmeans.backends.native.first_scores import (
 )
 from dkmeans.backends.native.sum_vectors import SQUARED_ROWS
 from dkmeans.backends.native.tile_distances import write_distances
+from dkmeans.backends.native.tile_vectors import Tile
 from dkmeans.backends.native.tiles import (
     begin_ranking,
     cache_lines,
@@ -35,7 +36,6 @@ from dkmeans.backends.native.tiles import (
     prefetch_part,
     split,
 )
-from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 
@@ -51,7 +51,7 @@ class PackedCenters(NamedTuple):
             with `ByteCenters`.
         halves: (panels * c,) T. |c|^2 / 2 of the shifted centers, 0 for cosine. Very large for the
             centers that only fill up a panel; not infinity, which the tag in the last bits would
-            turn into NaN (see `vectors.rank`).
+            turn into NaN (see `ranking.rank`).
         shift: (d,) S, or float64 for `measure`. Subtracted from every row before scoring.
         exact: (k, d) float64, or float32 if these are the centers and large. The centers that exact
             distances are measured to.
@@ -99,7 +99,7 @@ class Scratch(NamedTuple):
         exact_scales: (t,) float64. Scales of these rows; 1 unless the distance is cosine.
         scales: (t,) S. The same, rounded.
         margins: (t,) T. The error bound of each row.
-        ranked: (6, t) T. Least scores of each row, as `vectors.rank` writes them; first scores in 8
+        ranked: (6, t) T. Least scores of each row, as `ranking.rank` writes them; first scores in 8
             bits write only the two least.
         ranked_bits: (6, t) integers as wide as T. The same memory.
         panels: (3, t) integers as wide as T. Panels of the first three of `ranked`; first scores
@@ -172,15 +172,12 @@ class Second(NamedTuple):
 _NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
 NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
-# Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "80bf6a458106"
-
 
 # Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is
 # compiled, and the code of the other disappears.
 #
-# * With vectors, `vectors.score_panel` computes the scores of a panel in registers and ranks them
-#   there.
+# * With vectors, `tile_vectors.score_panel` computes the scores of a panel in registers and ranks
+#   them there.
 # * With a matrix unit, the rows are first split into bfloat16, once for all panels. For each panel
 #   the unit starts with the biases, adds the products, and stores the scores to `scratch.scores`.
 #   Vectors can read them only hundreds of cycles later. So panel p - 1 is ranked while the unit
@@ -212,7 +209,7 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
                 matrix.rank_scores(panel - 1, scratch.scores, ranked, scratch.panels, tile)
             matrix.store_scores(panel, scratch.scores, tile)
         else:
-            vectors.score_panel(
+            tile_vectors.score_panel(
                 rows, centers.weights, centers.halves, panel, d, ranked, scratch.panels, tile
             )
         prefetch_part(points, next_start, lines, panel, panels)
@@ -226,11 +223,11 @@ def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> 
     ranked, width = scratch.ranked, panel_width(tile)
     ambiguous = 0
     for place in range(len(scratch.indices)):
-        # `vectors.rank` has put the number of the center in its panel into the last bits.
+        # `ranking.rank` has put the number of the center in its panel into the last bits.
         number = scratch.ranked_bits[0, place] & (width - 1)
         scratch.nearest[place] = scratch.panels[0, place] * width + number
         limit = ranked[0, place] + scratch.margins[place]
-        # Every score but the least is at least [1] or at least [3] (see `vectors.rank`).
+        # Every score but the least is at least [1] or at least [3] (see `ranking.rank`).
         ambiguous += not (ranked[1, place] > limit and ranked[3, place] > limit)
     # Most tiles have no ambiguous row: a second loop keeps the first one free of branches.
     if ambiguous:
@@ -249,7 +246,7 @@ def _resolve_second(points: Any, count: int, centers: Any, scratch: Any, tile: A
 
     The two nearest centers have scores up to the limit: the second least score plus the margin. If
     the third least score is above the limit, they are the centers of the two least scores (see
-    `vectors.rank`).
+    `ranking.rank`).
     """
     ranked, bits, panels, width = (
         scratch.ranked, scratch.ranked_bits, scratch.panels, panel_width(tile)
@@ -414,7 +411,7 @@ def measure(
     for start in range(0, n, size):
         load_tile(points, start, centers, scratch, tile)
         for first in range(0, k, width):
-            vectors.measure(
+            tile_vectors.measure(
                 scratch.rows, centers.weights, first, d, centers.cosine, scratch.scores, tile
             )
             # Neither copies of the last row nor centers that fill up the panel are written.

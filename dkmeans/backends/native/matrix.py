@@ -25,15 +25,15 @@ from typing import Any
 
 from llvmlite import ir
 
-from dkmeans.backends.native.vectors import (
+from dkmeans.backends.native.llvm_code import (
     CACHE_LINE_BYTES,
     Array,
     Code,
     Value,
     as_intrinsic,
-    rank,
     zero,
 )
+from dkmeans.backends.native.ranking import rank
 
 # Panels of 8 centers that are scored against a tile of rows at a time.
 PANELS = 4

@@ -24,9 +24,6 @@ from dkmeans.grid import PLANE_BITS, BoolArray
 from dkmeans.loss import SHORT_WEIGHT
 from dkmeans.state import FloatArray
 
-# Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "f9986c8d7d48"
-
 # Constants of other modules are compiled in, and Numba's cache on disk is valid until this file
 # changes: a change of these needs a change of this file.
 

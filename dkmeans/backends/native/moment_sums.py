@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from dkmeans.backends.moments import AMBIGUOUS_RATIO, MOMENT_PLANES, NUM_MEASURES, SILHOUETTE
 from dkmeans.backends.native.compilation import kernel
-from dkmeans.backends.native.vectors import (
+from dkmeans.backends.native.llvm_code import (
     CACHE_LINE_BYTES,
     Array,
     Code,
@@ -27,12 +27,6 @@ from dkmeans.backends.native.vectors import (
 )
 from dkmeans.grid import PLANE_BITS, WINDOW_BITS
 from dkmeans.state import FloatArray, IndexArray
-
-# Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "b2ea3c3a9912"
-
-# Constants of other modules are compiled in too. A change of them needs a change of this file, so
-# that the cache on disk of Numba becomes invalid.
 
 # Lanes of a vector.
 _OCTET = 8

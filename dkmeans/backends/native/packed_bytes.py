@@ -20,7 +20,7 @@ from dkmeans.backends.native.panels import (
     padded_count,
     panels_of,
 )
-from dkmeans.backends.native.vectors import Tile
+from dkmeans.backends.native.tile_vectors import Tile
 from dkmeans.backends.rounding import SLACK
 from dkmeans.state import FloatArray
 

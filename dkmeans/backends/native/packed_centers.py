@@ -16,7 +16,7 @@ from dkmeans.backends.native.first_scores import ByteScratch
 from dkmeans.backends.native.kernels import Scratch
 from dkmeans.backends.native.packing import Packing, Scoring, for_scores
 from dkmeans.backends.native.panels import tile_of
-from dkmeans.backends.native.vectors import Tile
+from dkmeans.backends.native.tile_vectors import Tile
 from dkmeans.distance import Centers
 
 # The next scoring takes less time in all if more candidates than this were scored again in float32,

@@ -25,7 +25,7 @@ from dkmeans.backends.native.panels import (
     tile_of,
 )
 from dkmeans.backends.native.runner import kernel_array
-from dkmeans.backends.native.vectors import Tile
+from dkmeans.backends.native.tile_vectors import Tile
 from dkmeans.backends.rounding import SLACK, Shifted, exact_rows, shifted
 from dkmeans.distance import Centers, Distance
 from dkmeans.state import FloatArray

@@ -1,7 +1,7 @@
 """The layout of rows and centers for the kernels: tiles, panels, and memory on cache lines.
 
-A tile is a few rows, a panel is a few centers (`vectors.Tile`). The kernels read centers panel by
-panel, and in each panel feature by feature. `packing`, `packed_bytes` and `scratch` lay out what
+A tile is a few rows, a panel is a few centers (`tile_vectors.Tile`). The kernels read centers panel
+by panel, and in each panel feature by feature. `packing`, `packed_bytes` and `scratch` lay out what
 the kernels read and write.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.backends.native import matrix, processor
-from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
+from dkmeans.backends.native.llvm_code import CACHE_LINE_BYTES
+from dkmeans.backends.native.tile_vectors import PROBED_PANELS, Tile
 from dkmeans.grid import Grid
 from dkmeans.state import FloatArray
 

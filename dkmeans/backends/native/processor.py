@@ -1,6 +1,6 @@
 """What this processor has: its instructions, the width of its vectors, and a matrix unit.
 
-`vectors` writes code for it, and `packing` lays out centers for it.
+`llvm_code` writes code for it, and `packing` lays out centers for it.
 """
 
 from __future__ import annotations

@@ -13,18 +13,15 @@ import numpy as np
 from llvmlite import ir
 
 from dkmeans.backends.native.compilation import kernel
+from dkmeans.backends.native.llvm_code import Array, Code, Value, as_intrinsic, constant, zero
 from dkmeans.backends.native.panels import aligned_zeros, padded
 from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.backends.native.sum_vectors import OCTET
-from dkmeans.backends.native.vectors import Array, Code, Value, as_intrinsic, constant, zero
 from dkmeans.backends.weighted import PLANES, plus_left, product_grid
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import NOTHING, ExactTotal
 from dkmeans.grid import PLANE_BITS, WINDOW_BITS, Grid, piece_slices
 from dkmeans.state import FloatArray
-
-# Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "da01e9acb32f"
 
 
 def _magic(plane: int) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
+from dkmeans.backends.native.llvm_code import Array, Code, Value, as_intrinsic, constant, zero
 from dkmeans.backends.native.sum_vectors import (
     MAGIC,
     MAGIC_BITS,
@@ -17,7 +18,6 @@ from dkmeans.backends.native.sum_vectors import (
     is_any,
     over_octets,
 )
-from dkmeans.backends.native.vectors import Array, Code, Value, as_intrinsic, constant, zero
 from dkmeans.grid import PLANE_BITS, WINDOW_BITS
 
 # A product of at least so many units of the grid is a normal float64, and so is its error.

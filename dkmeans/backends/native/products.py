@@ -12,12 +12,9 @@ import numpy as np
 
 from dkmeans.backends.native import product_vectors
 from dkmeans.backends.native.compilation import inlined, kernel
+from dkmeans.backends.native.llvm_code import prefetch, trailing_zeros
 from dkmeans.backends.native.product_vectors import GROUP
-from dkmeans.backends.native.vectors import prefetch, trailing_zeros
 from dkmeans.state import IndexArray
-
-# Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "a761eaaad012"
 
 # Rows of a block: those that have changed are listed first, then moved.
 _BLOCK = 1024

@@ -19,15 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dkmeans.backends.native import group_vectors, sum_vectors, vectors
+from dkmeans.backends.native import group_vectors, llvm_code, sum_vectors
 from dkmeans.backends.native.ambiguous_rows import NO_CENTER
 from dkmeans.backends.native.compilation import compiled, inlined, kernel
 from dkmeans.backends.native.exact_distances import DistanceParts, distance_to, row_scale
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.state import FloatArray, IndexArray
-
-# Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "f53257a312d2"
 
 # Upper bounds are rounded up and lower bounds down, by more than the rounding of the operations
 # that compute them.
@@ -260,7 +257,7 @@ def _scan(points: Any, start: int, stop: int, movement: Any, bounds: Any, scratc
     """
     # A mask has 16 groups, as many as a group has centers.
     words, d, found = len(movement.reach) // GROUP, points.shape[1], 0
-    line = vectors.CACHE_LINE_BYTES // points.itemsize
+    line = llvm_code.CACHE_LINE_BYTES // points.itemsize
     for row in range(start, stop):
         upper = (bounds.upper[row] + movement.of_centers[bounds.nearest[row]]) * _UP
         bounds.upper[row] = upper
@@ -271,7 +268,7 @@ def _scan(points: Any, start: int, stop: int, movement: Any, bounds: Any, scratc
             found += 1
             # The caller reads these rows next.
             for column in range(0, d, line):
-                vectors.prefetch(points, row * d + column)
+                llvm_code.prefetch(points, row * d + column)
     return found
 
 
@@ -319,7 +316,7 @@ def _list_groups(slot: int, own_group: int, words: int, scratch: Any) -> None:
     for word in range(words):
         mask = scratch.masks[word]
         while mask:
-            group = GROUP * word + vectors.trailing_zeros(mask)
+            group = GROUP * word + llvm_code.trailing_zeros(mask)
             mask &= mask - 1
             scratch.lists[group, scratch.lengths[group]] = slot
             scratch.lengths[group] += 1

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dkmeans.backends.native import group_vectors, matrix, sum_vectors, vectors
+from dkmeans.backends.native import group_vectors, llvm_code, matrix, sum_vectors
 from dkmeans.backends.native.all_pairs import GroupScratch, TileScoring, rank_tile, resolve
 from dkmeans.backends.native.compilation import inlined, kernel
 from dkmeans.backends.native.group_vectors import GROUP
@@ -27,12 +27,9 @@ from dkmeans.backends.native.reassign import (
     upper_bound,
     upper_of_score,
 )
+from dkmeans.backends.native.tile_vectors import Tile
 from dkmeans.backends.native.tiles import load_listed
-from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import IndexArray
-
-# Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "48760c3fea79"
 
 
 @inlined
@@ -54,9 +51,9 @@ def _collect(points: Any, first: int, movement: Any, lower: Any, bounds: Any, bl
         if n - start < GROUP:  # the rest of the 16 are no rows
             mask &= (1 << (n - start)) - 1
         while mask:
-            row = start + vectors.trailing_zeros(mask)
+            row = start + llvm_code.trailing_zeros(mask)
             mask &= mask - 1
-            vectors.prefetch(points, row * d)
+            llvm_code.prefetch(points, row * d)
             block.suspects[found] = row
             found += 1
         start += GROUP

@@ -16,6 +16,7 @@ from dkmeans.backends.native import eight_bits, matrix
 from dkmeans.backends.native.exact_distances import new_distance_parts
 from dkmeans.backends.native.first_scores import ByteScratch
 from dkmeans.backends.native.kernels import PackedCenters, Scratch, Sums
+from dkmeans.backends.native.llvm_code import CACHE_LINE_BYTES
 from dkmeans.backends.native.packed_bytes import padded_to_lines
 from dkmeans.backends.native.panels import (
     aligned_empty,
@@ -24,7 +25,7 @@ from dkmeans.backends.native.panels import (
     pair_lines,
 )
 from dkmeans.backends.native.reassign import GroupedCenters
-from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
+from dkmeans.backends.native.tile_vectors import PROBED_PANELS, Tile
 from dkmeans.grid import Grid
 from dkmeans.state import FloatArray, IndexArray
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from llvmlite import ir
 
-from dkmeans.backends.native.vectors import Array, Code, Value, as_intrinsic, constant, zero
+from dkmeans.backends.native.llvm_code import Array, Code, Value, as_intrinsic, constant, zero
 from dkmeans.grid import PLANE_BITS, WINDOW_BITS, digit_places
 
 # Columns that are added up at a time, on every processor.

@@ -14,16 +14,9 @@ from typing import Any
 from llvmlite import ir
 
 from dkmeans.backends.native.compilation import compiled
+from dkmeans.backends.native.distance_vectors import distance_terms
 from dkmeans.backends.native.exact_distances import PAIRWISE_BLOCK, distance_to, from_total
-from dkmeans.backends.native.vectors import (
-    Array,
-    Code,
-    Value,
-    as_intrinsic,
-    distance_terms,
-    transposed,
-    zero,
-)
+from dkmeans.backends.native.llvm_code import Array, Code, Value, as_intrinsic, transposed, zero
 
 # Rows whose distances are computed at a time, and columns that are added up in parallel.
 _OCTET = 8

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dkmeans.backends.native import matrix, vectors
+from dkmeans.backends.native import llvm_code, matrix, tile_vectors
 from dkmeans.backends.native.compilation import inlined
 from dkmeans.backends.native.exact_distances import row_scale
-from dkmeans.backends.native.vectors import CACHE_LINE_BYTES
+from dkmeans.backends.native.llvm_code import CACHE_LINE_BYTES
 
 # Side of the squares for rows with fewer columns than a vector has lanes, as the length of a tuple
 # (see `Tile`).
@@ -50,22 +50,26 @@ def load_listed(points: Any, centers: Any, scratch: Any, tile: Any) -> None:
                 # The last square may overlap the one before: it writes the same values again, and
                 # the last columns need no code of their own.
                 first = min(column, d - side)
-                vectors.transpose_square(
+                tile_vectors.transpose_square(
                     points, indices, place, first, scales, shift, rows, size, tile.lanes
                 )
     elif d >= len(_SMALL_SIDE):
         for place in range(0, size, len(_SMALL_SIDE)):
             for column in range(0, d, len(_SMALL_SIDE)):
                 first = min(column, d - len(_SMALL_SIDE))
-                vectors.transpose_square(
+                tile_vectors.transpose_square(
                     points, indices, place, first, scales, shift, rows, size, _SMALL_SIDE
                 )
     elif side < len(_SMALL_SIDE):
         for place in range(0, size, side):
-            vectors.transpose_narrow(points, indices, place, scales, shift, rows, size, tile.lanes)
+            tile_vectors.transpose_narrow(
+                points, indices, place, scales, shift, rows, size, tile.lanes
+            )
     else:
         for place in range(0, size, len(_SMALL_SIDE)):
-            vectors.transpose_narrow(points, indices, place, scales, shift, rows, size, _SMALL_SIDE)
+            tile_vectors.transpose_narrow(
+                points, indices, place, scales, shift, rows, size, _SMALL_SIDE
+            )
 
 
 @inlined
@@ -114,7 +118,7 @@ def begin_ranking(d: int, centers: Any, squares: Any, scratch: Any, tile: Any) -
         tile: The shape of the tile.
     """
     ranked, margins = scratch.ranked, scratch.margins
-    vectors.squared_norms(scratch.rows, d, squares, tile)
+    tile_vectors.squared_norms(scratch.rows, d, squares, tile)
     for place in range(len(scratch.indices)):
         norm = np.sqrt(squares[place])
         score_size = norm * centers.largest_norm + centers.largest_half
@@ -150,7 +154,7 @@ def prefetch_part(points: Any, start: int, lines: Any, part: int, num_parts: int
     # The rows of a tile are contiguous in `points`: a tile is one range of cache lines.
     first, elements = start * points.shape[1], CACHE_LINE_BYTES // points.itemsize
     for line in range(part * lines // num_parts, (part + 1) * lines // num_parts):
-        vectors.prefetch(points, first + line * elements)
+        llvm_code.prefetch(points, first + line * elements)
 
 
 @inlined

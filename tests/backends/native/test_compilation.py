@@ -1,69 +1,57 @@
 """Compiled functions: omitted branches, and the validity of cached machine code."""
 
 import ast
-import hashlib
-import importlib
+import importlib.util
 from importlib.resources import files
 
 import numpy as np
-import pytest
-from numba import njit
+from numba import config, njit
 
+from dkmeans.backends.native import compilation
 from dkmeans.backends.native.compilation import compiled, inlined
 
-NATIVE = "dkmeans.backends.native"
-FOLDER = files(NATIVE)
-SOURCES = {
-    file.name.removesuffix(".py"): file.read_text()
-    for file in FOLDER.iterdir()
-    if file.name.endswith(".py")
-}
+FOLDER = files("dkmeans.backends.native")
+SOURCES = [file.read_text() for file in FOLDER.iterdir() if file.name.endswith(".py")]
 
 
-def imported(name):
-    """Return the modules of this folder that a module imports."""
+def outside_constants():
+    """Return the modules outside of the folder from which its modules import constants."""
     found = set()
-    for node in ast.walk(ast.parse(SOURCES[name])):
-        if isinstance(node, ast.ImportFrom) and node.module == NATIVE:
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith(f"{NATIVE}."):
-            found.add(node.module.removeprefix(f"{NATIVE}."))
-    return found
-
-
-def parts(name):
-    """Return the modules that a module imports, directly or indirectly."""
-    found, left = set(), [name]
-    while left:
-        new = imported(left.pop()) - found
-        found |= new
-        left += new
-    return sorted(found - {name})
-
-
-def code_of(name):
-    """Return a module's source without the hash in it, which depends on other modules."""
-    lines = SOURCES[name].splitlines()
-    return "\n".join(line for line in lines if not line.startswith("INTRINSICS = "))
-
-
-def constants(names):
-    """Return the constants of other folders that modules import, with their values."""
-    found = set()
-    for node in (node for name in names for node in ast.walk(ast.parse(SOURCES[name]))):
-        is_import = isinstance(node, ast.ImportFrom) and node.module.startswith("dkmeans.")
-        if is_import and not node.module.startswith(NATIVE):
-            values = vars(importlib.import_module(node.module))
-            used = [alias.name for alias in node.names if alias.name.isupper()]
-            found |= {f"{node.module}.{each} = {values[each]!r}" for each in used}
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("dkmeans."):
+                is_outside = not node.module.startswith("dkmeans.backends.native")
+                if is_outside and any(alias.name.isupper() for alias in node.names):
+                    found.add(node.module.removeprefix("dkmeans."))
     return sorted(found)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in SOURCES if "\n@kernel\n" in SOURCES[name]))
-def test_the_cached_code_becomes_invalid_when_its_parts_change(name):
-    code = "\n".join([*map(code_of, parts(name)), *constants([name, *parts(name)])])
-    expected = hashlib.sha256(code.encode()).hexdigest()[:12]
-    assert expected == importlib.import_module(f"{NATIVE}.{name}").INTRINSICS
+def test_the_hash_includes_all_modules_whose_constants_are_compiled_in():
+    assert outside_constants() == sorted(compilation.CONSTANTS)
+
+
+def test_machine_code_from_other_sources_is_never_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", "")  # cache beside the source
+    file = tmp_path / "squares.py"
+    file.write_text(
+        "from dkmeans.backends.native.compilation import kernel\n\n\n"
+        "@kernel\ndef square(number):\n    return number * number\n"
+    )
+
+    def hits(sources):
+        monkeypatch.setattr(compilation, "sources_hash", lambda: sources)
+        spec = importlib.util.spec_from_file_location("squares", file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert module.square(3) == 9
+        return sum(module.square.stats.cache_hits.values())
+
+    assert hits("old") == 0
+    assert hits("old") == 1
+    # Classes of the old code may be gone: opening the file could fail.
+    (index,) = (tmp_path / "__pycache__").glob("*.nbi")
+    index.write_bytes(b"no pickle")
+    assert hits("new") == 0
 
 
 @inlined

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from dkmeans.backends.native import group_vectors, panels, vectors
+from dkmeans.backends.native import group_vectors, llvm_code, panels
 
 D, GROUPS = 37, 3
 
@@ -32,7 +32,7 @@ def score(rows, tile, weights, halves, squares, margins, reach, least, lower, sc
 
 @njit
 def trailing_zeros(number):
-    return vectors.trailing_zeros(number)
+    return llvm_code.trailing_zeros(number)
 
 
 def halves_of(values):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dkmeans.backends.native import panels
-from dkmeans.backends.native.vectors import CACHE_LINE_BYTES
+from dkmeans.backends.native.llvm_code import CACHE_LINE_BYTES
 
 
 @pytest.mark.parametrize("k", [1, 31, 32, 33, 2100])
