@@ -55,7 +55,7 @@ from dkmeans.errors import (
     counted,
     expected,
 )
-from dkmeans.executors import Dask, Executor, Threads, computes_on_gpu, open_executor
+from dkmeans.executors import Dask, Executor, Threads, computes_on_gpu, open_executor, threads_of
 from dkmeans.feature_columns.dense import DenseColumn
 from dkmeans.feature_columns.layout import Layout
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
@@ -740,8 +740,8 @@ class KMeans(Model):
         # them, so their chunks keep the usual size.
         if self._layout is None and mode != ModeKeys.PREDICT:
             k = len(found.state.centers) if found else self._initialization.num_clusters
-            on_gpu = self._is_on_gpu(config or self._config)
-            dataset = dataset.in_chunks_for(k * sums_per_value, on_gpu=on_gpu)
+            on_gpu, threads = self._is_on_gpu(config or self._config), threads_of(client)
+            dataset = dataset.in_chunks_for(k * sums_per_value, threads, on_gpu=on_gpu)
         if found is None:
             return dataset
         check_columns(dataset, found)

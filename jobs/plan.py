@@ -17,7 +17,7 @@ from dkmeans import Invalid
 from dkmeans.config import AUTO
 from dkmeans.distance import Computation, Distance
 from dkmeans.errors import check_integer
-from dkmeans.executors import computes_on_gpu, open_executor
+from dkmeans.executors import computes_on_gpu, open_executor, threads_of
 from dkmeans.planning import plan_fit
 
 logger = logging.getLogger("dkmeans")
@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     computation = Computation(Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN), backend)
     with open_client(arguments) as client:
         on_gpu = computes_on_gpu(client, backend)
-        dataset = dataset.in_chunks_for(arguments.num_clusters, on_gpu=on_gpu)
+        threads = threads_of(client)
+        dataset = dataset.in_chunks_for(arguments.num_clusters, threads, on_gpu=on_gpu)
         with open_executor(client, on_gpu=on_gpu) as executor:
             logger.info("timing a few chunks, on %s", executor)
             plan = plan_fit(

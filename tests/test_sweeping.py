@@ -132,7 +132,7 @@ def test_a_sweep_is_continued_whatever_the_chunks_of_its_largest_model(
     rows, tmp_path, monkeypatch, kind
 ):
     monkeypatch.setattr("dkmeans.data.chunks._ROWS_OF_SUMS", 2**16)
-    monkeypatch.setattr("dkmeans.data.chunks._FEWEST_CHUNKS", 1)
+    monkeypatch.setattr("dkmeans.data.chunks._CHUNKS_PER_THREAD", 1)
     monkeypatch.setattr("dkmeans.data.chunks.TARGET_BYTES", 2**12)
     monkeypatch.setattr("dkmeans.data.chunks.SMALLEST_BYTES", 2**10)
     first = sweep(lambda: kind(rows), [2], tmp_path, seed=1, max_steps=2)

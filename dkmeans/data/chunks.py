@@ -33,9 +33,9 @@ GPU_TARGET_BYTES = 128 * 2**20
 _ROWS_OF_SUMS, _SUM_BYTES = 4, 8
 # Largest target size for a large model: a worker has room for several such chunks.
 _LARGEST_BYTES = 32 * 2**20
-# The chunks of a large model are smaller if a table would have fewer of them than this: one thread
-# computes a chunk.
-_FEWEST_CHUNKS = 32
+# The chunks of a large model are smaller if a table would have fewer of them than this for each
+# thread: one thread computes a chunk, and in the end some threads have none.
+_CHUNKS_PER_THREAD = 8
 # `even_rows` does not cut a table into much smaller chunks than this to give every thread a share:
 # a table of 1.5 times this size becomes two chunks.
 SMALLEST_BYTES = 2**20
@@ -458,7 +458,7 @@ def finite_points(chunk: Chunk, width: int) -> FloatArray:
     return points
 
 
-def chunk_bytes_for(num_sums: int, table_bytes: int | None) -> int | None:
+def chunk_bytes_for(num_sums: int, table_bytes: int | None, threads: int) -> int | None:
     """Return the target size of chunks for a model with so many sums; None for the usual size.
 
     Each chunk has sums of its own. If they are larger than the rows, much time is spent on
@@ -467,10 +467,11 @@ def chunk_bytes_for(num_sums: int, table_bytes: int | None) -> int | None:
     Args:
         num_sums: Number of sums.
         table_bytes: Size of all rows; None if it is not known.
+        threads: Number of threads that will compute.
     """
     wanted = min(_LARGEST_BYTES, _ROWS_OF_SUMS * _SUM_BYTES * num_sums)
     if table_bytes is not None:
-        wanted = min(wanted, table_bytes // _FEWEST_CHUNKS)
+        wanted = min(wanted, table_bytes // (_CHUNKS_PER_THREAD * threads))
     return wanted if wanted > TARGET_BYTES else None
 
 

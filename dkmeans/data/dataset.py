@@ -440,17 +440,23 @@ class Dataset:
         reading = self._reading._replace(chunk_bytes=chunk_bytes)
         return self if reading == self._reading else replace(self, _reading=reading)
 
-    def in_chunks_for(self, sums_per_value: int, *, on_gpu: bool) -> Dataset:
+    def in_chunks_for(self, sums_per_value: int, threads: int, *, on_gpu: bool) -> Dataset:
         """Return a dataset of the same rows, in chunks of a size that suits the processors.
+
+        The order of shuffled rows depends on their chunks. Where processors compute, these have the
+        usual size, so that the order is the same on every machine.
 
         Args:
             sums_per_value: Number of sums that each value of a row may be added to.
+            threads: Number of threads that will compute.
             on_gpu: True if a GPU computes.
         """
         if on_gpu:
             return self.in_chunks_of(GPU_TARGET_BYTES)
+        if self._is_shuffled:
+            return self.in_chunks_of(None)
         size = None if self.rows is None else self.rows * self.width * _VALUE_BYTES
-        return self.in_chunks_of(chunk_bytes_for(sums_per_value * self.width, size))
+        return self.in_chunks_of(chunk_bytes_for(sums_per_value * self.width, size, threads))
 
     @property
     def chunk_bytes(self) -> int:

@@ -18,10 +18,12 @@ from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.dask import internals
 from dkmeans.executors.dask.client_checks import check_client, reports_gpus
+from dkmeans.executors.dask.cluster import Cluster
 from dkmeans.executors.dask.driver import Dask
 from dkmeans.executors.reduction import Cost, Reduction
 from dkmeans.executors.serial import Serial
 from dkmeans.executors.threads import Threads
+from dkmeans.machine import usable_cores
 from dkmeans.state import M
 
 R = TypeVar("R")
@@ -36,10 +38,13 @@ __all__ = [
     "Threads",
     "computes_on_gpu",
     "open_executor",
+    "threads_of",
 ]
 
 # While the GPU computes with the rows of one thread, the other thread copies its rows.
 _GPU_THREADS = 2
+# Threads that a cluster is taken to have at least: it may be about to get its first workers.
+_FEWEST_THREADS = 4
 
 
 class Executor(Protocol):
@@ -83,6 +88,21 @@ def computes_on_gpu(client: Any, backend: str | None) -> bool:
         return backend == GPU
     client = _checked(client)
     return chooses_gpu() if client is None else reports_gpus(client)
+
+
+def threads_of(client: Any) -> int:
+    """Return the number of threads that will compute, as far as the driver can know.
+
+    A cluster may get more workers later.
+
+    Args:
+        client: As in `open_executor`.
+
+    Raises:
+        Invalid, Outage: as `open_executor` does.
+    """
+    client = _checked(client)
+    return usable_cores() if client is None else max(_FEWEST_THREADS, Cluster(client).threads())
 
 
 def open_executor(client: Any = None, cache: str = NONE, *, on_gpu: bool = False) -> Threads | Dask:

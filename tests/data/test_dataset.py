@@ -219,6 +219,19 @@ def test_batches_of_shuffled_rows_are_the_shuffled_rows_in_order():
     assert same(loaded(dataset_of().shuffle(9).batch(7)), split(whole, 7))
 
 
+def test_the_order_of_shuffled_rows_does_not_depend_on_the_number_of_threads(monkeypatch):
+    monkeypatch.setattr("dkmeans.data.chunks.TARGET_BYTES", 2**12)
+    monkeypatch.setattr("dkmeans.data.chunks.SMALLEST_BYTES", 2**10)
+    rows = Dataset.from_array(np.arange(60_000, dtype=np.float32).reshape(-1, 2))
+    table, shuffled = (
+        [d.in_chunks_for(2**22, threads, on_gpu=False) for threads in (1, 9)]
+        for d in (rows, rows.shuffle(seed=1))
+    )
+    assert len(next(table[0].batches())) < len(next(table[1].batches()))
+    orders = [next(each.batches())[0].load(2) for each in shuffled]
+    assert orders[0].tolist() == orders[1].tolist()
+
+
 def test_rows_taken_before_a_shuffle_are_the_first():
     assert sorted(by_row(loaded(dataset_of().take(9).shuffle(1)))) == list(range(9))
 

@@ -5,7 +5,7 @@ import pytest
 from distributed import Client, worker_client
 
 from dkmeans import Dataset, Invalid, executors
-from dkmeans.executors import Dask, Threads, computes_on_gpu, open_executor
+from dkmeans.executors import Dask, Threads, computes_on_gpu, open_executor, threads_of
 
 
 def test_an_active_client_is_used_and_threads_without_one(cluster):
@@ -63,6 +63,16 @@ def test_this_process_chooses_its_backend_and_the_workers_report_theirs(
         assert computes_on_gpu(None, None) is not chosen
     assert computes_on_gpu(None, "cuda")
     assert not computes_on_gpu(None, "native")
+
+
+def test_the_threads_are_the_cores_of_this_process_or_those_of_the_workers(monkeypatch, cluster):
+    monkeypatch.setattr(executors, "usable_cores", lambda: 3)
+    assert threads_of(None) == 3
+    monkeypatch.setattr(executors, "_FEWEST_THREADS", 1)
+    with Client(cluster, set_as_default=False) as given:
+        assert threads_of(given) == sum(given.nthreads().values())
+        monkeypatch.setattr(executors, "_FEWEST_THREADS", 99)  # more workers may come
+        assert threads_of(given) == 99
 
 
 def test_where_a_gpu_computes_few_threads_are_enough():

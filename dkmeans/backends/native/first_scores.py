@@ -58,7 +58,8 @@ class ByteScratch(NamedTuple):
         losses: (t,) float32. The squared length of what each row loses by rounding.
         margins: (t,) float32. The error bound of the difference of two first scores of each row.
         minima: (panels, 2, t) float32. The least and the second least first score of each panel,
-            with the numbers of their centers in the last bits.
+            with the numbers of their centers in the last bits. The least is replaced by infinity
+            for a row whose candidates in the panel have been scored.
         minima_bits: int32. The same memory.
         limits: (t,) float32. Centers with a larger first score are excluded. -infinity for rows
             without candidates: those that first scores decide (with `Tile.second` there are none),
@@ -215,6 +216,8 @@ def resolve_in_bytes(
                 if len(tile.second):
                     second = _second_best(place, scratch, tile)
                     _score_again(place, second, centers, byte_centers, scratch, in_bytes, tile)
+                    _leave_out(place, second // width, in_bytes)
+                _leave_out(place, nearest // width, in_bytes)
     if scored:
         _score_candidates(scored, centers, byte_centers, scratch, in_bytes, tile)
     while undecided:
@@ -241,6 +244,13 @@ def _copy_row(
         points, scratch.indices[place], scratch.scales[place], centers.shift, in_bytes.lines, place,
         tile,
     )  # fmt: skip
+
+
+@inlined
+def _leave_out(place: Any, panel: Any, in_bytes: Any) -> None:
+    """Let no row look for candidates in the panel of its best one, unless there may be others."""
+    if in_bytes.minima[panel, 1, place] > in_bytes.limits[place]:
+        in_bytes.minima[panel, 0, place] = np.inf
 
 
 @inlined
@@ -286,25 +296,24 @@ def _score_again(
     _rank_again(place, center, in_bytes)
     scratch.scored_again[0] += 1
     reach = np.float32(0.5) * (scratch.margins[place] + in_bytes.margins[place])
-    limit = in_bytes.again[len(tile.second), place] + reach
-    if limit < in_bytes.limits[place]:
-        in_bytes.limits[place] = limit
+    limit, old = in_bytes.again[len(tile.second), place] + reach, in_bytes.limits[place]
+    in_bytes.limits[place] = limit if limit < old else old  # also if `limit` is NaN
 
 
 @inlined
 def _rank_again(place: Any, center: Any, in_bytes: Any) -> None:
     """Merge the score of a center into the least scores of a row."""
     again, found, score = in_bytes.again, in_bytes.found, in_bytes.score[0]
-    # Scores that are NaN replace nothing.
-    if score < again[0, place]:
-        again[2, place] = again[1, place]
-        again[1, place], found[1, place] = again[0, place], found[0, place]
-        again[0, place], found[0, place] = score, center
-    elif score < again[1, place]:
-        again[2, place] = again[1, place]
-        again[1, place], found[1, place] = score, center
-    elif score < again[2, place]:
-        again[2, place] = score
+    least, second, third = again[0, place], again[1, place], again[2, place]
+    nearest, next_nearest = found[0, place], found[1, place]
+    # Which case holds is random, and a wrongly predicted branch takes longer than all selections.
+    # Comparisons are false for NaN, which replaces nothing.
+    is_least, is_second, is_third = score < least, score < second, score < third
+    again[0, place] = score if is_least else least
+    again[1, place] = least if is_least else (score if is_second else second)
+    again[2, place] = second if is_second else (score if is_third else third)
+    found[0, place] = center if is_least else nearest
+    found[1, place] = nearest if is_least else (center if is_second else next_nearest)
 
 
 @inlined
@@ -326,10 +335,14 @@ def _find_exactly(
     """Write the two nearest centers of a row to `found`, by the exact distances to candidates."""
     width, k, limit = panel_width(tile), len(centers.exact), in_bytes.limits[place]
     row, scale = scratch.indices[place], scratch.exact_scales[place]
+    # Their candidates are known, so they may have been left out before.
+    best = second_best = scratch.nearest[place] // width
+    if len(tile.second):
+        second_best = _second_best(place, scratch, tile) // width
     # A row that is not finite has no distance below infinity and gets center 0 twice.
     nearest, second, least, second_least = 0, 0, np.inf, np.inf
     for panel in range(len(in_bytes.minima)):
-        if in_bytes.minima[panel, 0, place] > limit:
+        if in_bytes.minima[panel, 0, place] > limit and panel not in (best, second_best):
             continue
         for center in range(panel * width, min(panel * width + width, k)):
             distance = distance_to(points, row, scale, centers, center, scratch.distance_parts)
