@@ -8,12 +8,13 @@ of `report` (docs/decisions/003). A display that fails is dropped: it never ends
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -24,8 +25,7 @@ from dkmeans.report import Progress, RowProgress, progress_of
 
 logger = logging.getLogger("dkmeans")
 
-# Without a person who looks, progress is logged at most this often. Notable iterations are always
-# logged.
+# Without a person who looks, progress is logged at most this often.
 _LINE_INTERVAL_SECONDS = 10.0
 # A live line changes at most this often: iterations may take less than a millisecond.
 _LIVE_INTERVAL_SECONDS = 0.2
@@ -75,28 +75,47 @@ class _Display(logging.Handler):
         except Exception:  # a closed terminal, for instance
             logger.removeHandler(self)
 
+    def end_line(self) -> None:
+        """Write the last progress as a line that stays."""
+        with suppress(Exception):
+            self._end_line()
+
     def _show(self, record: logging.LogRecord) -> None:
+        raise NotImplementedError
+
+    def _end_line(self) -> None:
         raise NotImplementedError
 
 
 class TextHandler(_Display):
     """Handler that writes records as lines of text on standard error.
 
-    It writes records of level INFO or above, and at most every ten seconds the progress of a call.
+    It writes all messages of level INFO or above. Of progress it writes the first record, then one
+    every ten seconds, and the last one before a message or the end.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.setFormatter(_TextFormatter())
-        self._written_at = 0.0
+        self._written_at = -math.inf
+        self._unwritten: logging.LogRecord | None = None
 
     def _show(self, record: logging.LogRecord) -> None:
-        now = time.monotonic()
-        if record.levelno < logging.INFO and (
-            progress_of(record) is None or now - self._written_at < _LINE_INTERVAL_SECONDS
-        ):
-            return
-        self._written_at = now
+        if progress_of(record) is not None:
+            self._unwritten = record
+            if time.monotonic() - self._written_at >= _LINE_INTERVAL_SECONDS:
+                self._written_at = time.monotonic()
+                self._end_line()
+        elif record.levelno >= logging.INFO:
+            self._end_line()
+            self._write(record)
+
+    def _end_line(self) -> None:
+        if self._unwritten is not None:
+            self._write(self._unwritten)
+            self._unwritten = None
+
+    def _write(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -186,11 +205,6 @@ class LiveHandler(_Display):
             line += f"  {curve(self._losses)}"
         return line
 
-    def end_line(self) -> None:
-        """Print the last progress as a line that stays."""
-        with suppress(Exception):
-            self._end_line()
-
     def _end_line(self) -> None:
         self._screen.update("")
         self._updated_at = 0.0
@@ -236,6 +250,16 @@ def live_on_terminal(console: Console) -> Iterator[LiveHandler]:
         handler.end_line()
         with suppress(Exception):
             live.stop()
+
+
+@contextmanager
+def lines_of_text() -> Iterator[TextHandler]:
+    """Yield a handler that writes lines on standard error until the block ends."""
+    handler = TextHandler()
+    try:
+        yield handler
+    finally:
+        handler.end_line()
 
 
 @contextmanager
@@ -286,7 +310,7 @@ def _for_people() -> AbstractContextManager[logging.Handler]:
     console = Console(stderr=True)
     if console.is_jupyter:
         return _live_in_notebook()
-    return live_on_terminal(console) if console.is_terminal else nullcontext(TextHandler())
+    return live_on_terminal(console) if console.is_terminal else lines_of_text()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dkmeans.display import TextHandler, attached, live_on_terminal
+from dkmeans.display import attached, lines_of_text, live_on_terminal
 from dkmeans.report import Progress, progress_of
 
 # Values of --log-format.
@@ -70,11 +70,9 @@ def log_output(log_format: str) -> Iterator[None]:
     if log_format == JSON:
         with _attached_to_root(_warnings_handler()), attached(_JsonHandler()):
             yield
-    elif console.is_terminal:
-        with live_on_terminal(console) as handler, attached(handler):
-            yield
     else:
-        with attached(TextHandler()):
+        shown = live_on_terminal(console) if console.is_terminal else lines_of_text()
+        with shown as handler, attached(handler):
             yield
 
 

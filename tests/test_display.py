@@ -11,9 +11,9 @@ from rich.console import Console
 from dkmeans import KMeans, RunConfig
 from dkmeans.display import (
     LiveHandler,
-    TextHandler,
     attached,
     curve,
+    lines_of_text,
     live_on_terminal,
     shown,
     with_time_left,
@@ -126,7 +126,7 @@ def test_lines_of_text_that_cannot_be_written_end_no_call(monkeypatch):
     stream = io.StringIO()
     stream.close()
     monkeypatch.setattr("sys.stderr", stream)
-    with attached(TextHandler()):
+    with lines_of_text() as handler, attached(handler):
         library.info("going on")
         report(1)
 
@@ -186,11 +186,21 @@ def test_the_time_left_for_rows_is_about_that_of_the_rows_before():
 # Lines of text.
 
 
-def test_lines_of_text_have_all_messages_and_progress_now_and_then(capsys):
-    with attached(TextHandler()):
+@pytest.mark.parametrize("notable", [False, True])
+def test_lines_of_text_have_all_messages_and_progress_now_and_then(capsys, notable):
+    with lines_of_text() as handler, attached(handler):
         library.debug("nothing to see")
         library.info("going on")
-        for step in range(5):
-            report_progress(Progress(step, None, 1.0, None, 0, 1, 100, 0.5), notable=False)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line[20:] for line in lines] == ["going on"]
+        for step in range(1, 9):
+            report_progress(Progress(step, None, 1.0, None, 0, 1, 100, 0.5), notable=notable)
+            if step == 5:
+                library.info("half of it")
+    lines = [line[20:].partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["going on", "step 1", "step 5", "half of it", "step 8"]
+
+
+def test_progress_that_was_written_is_not_written_again(capsys):
+    with lines_of_text() as handler, attached(handler):
+        report(1)
+        library.info("the end")
+    assert [line[20:26] for line in capsys.readouterr().err.splitlines()] == ["step 1", "the en"]
