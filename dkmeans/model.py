@@ -124,13 +124,15 @@ class Model:
         """Load a checkpoint.
 
         Args:
-            path: Path or URL of the checkpoint; None: the latest of the model.
+            path: Path or URL of the checkpoint, or its name in the model's directory; None: the
+                latest of the model.
 
         Raises:
             InvalidCheckpoint: there is no checkpoint, or it is damaged.
         """
         if path is not None:
-            return checkpoints.load(check_path("checkpoint_path", path))
+            path = check_path("checkpoint_path", path)
+            return checkpoints.load(checkpoints.address_of(self.model_dir, path))
         latest = checkpoints.latest(self.model_dir, self._loaded)
         if latest is None:
             raise InvalidCheckpoint(

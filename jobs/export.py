@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from dkmeans_jobs.input import refuse_memory
 
+from dkmeans import Invalid, checkpoints, storage
 from dkmeans.exports import directories
 from dkmeans.model import Model
 
@@ -22,11 +23,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write the latest checkpoint, or the one of `--checkpoint`, in another format.
 
     Raises:
-        Invalid: there is no such checkpoint, or the library that writes the format is missing.
+        Invalid: the model has no such checkpoint, or the library that writes the format is missing.
     """
     refuse_memory("--output", arguments.output)
     model = Model(arguments.model_dir)
     path = arguments.checkpoint or model.latest_checkpoint()
+    if path is not None:
+        path = checkpoints.address_of(model.model_dir, path)
+        place = storage.absolute(path).rstrip("/").rpartition("/")[0]
+        if place != storage.absolute(model.model_dir).rstrip("/"):
+            raise Invalid(f"--checkpoint must be one of {model.model_dir}, got {path!r}")
     output = _WRITERS[arguments.format](model, arguments.output, path)
     return {"format": arguments.format, "output": output, "checkpoint": path}
 

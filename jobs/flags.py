@@ -224,7 +224,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "choices": FORMATS,
         "help": "format to write. Each needs the extra of its name",
     },
-    "--checkpoint": _text("DIR", "checkpoint to export (default the latest)"),
+    "--checkpoint": _text("DIR", "checkpoint of --model-dir to export (default the latest)"),
     "--backends": _switch("describe each backend, or why it cannot be used"),
     "--directory": _text("DIR", "directory for all files (default demo)") | {"default": "demo"},
     # The cluster.

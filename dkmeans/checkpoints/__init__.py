@@ -10,7 +10,7 @@ holds, and `checkpoint` has the values that all share.
 
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop, variables
 from dkmeans.checkpoints.commit import new_name, prepare, remove_orphans, save
-from dkmeans.checkpoints.loading import latest, load, open_latest, rollback_to
+from dkmeans.checkpoints.loading import address_of, latest, load, open_latest, rollback_to
 from dkmeans.checkpoints.manifest import Manifest
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Manifest",
     "Settings",
     "Stop",
+    "address_of",
     "latest",
     "load",
     "new_name",

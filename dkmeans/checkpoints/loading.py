@@ -78,6 +78,11 @@ def latest(model_dir: str, loaded: Checkpoint | None = None) -> Checkpoint | Non
     return open_latest(model_dir, loaded)[1]
 
 
+def address_of(model_dir: str, path: str) -> str:
+    """Return the address of a checkpoint, which may be given by its name in the directory."""
+    return storage.join(model_dir, path) if step_of(path.rstrip("/")) >= 0 else path
+
+
 def load(address: str) -> Checkpoint:
     """Return the checkpoint at a path or URL.
 
@@ -141,9 +146,7 @@ def rollback_to(model_dir: str, path: str) -> Rollback | None:
         InvalidCheckpoint: it is damaged, or no checkpoint of this model.
         Outage: the storage does not answer.
     """
-    is_name = step_of(path.rstrip("/")) >= 0
-    address = storage.join(model_dir, path) if is_name else path
-    place, _, name = storage.absolute(address).rstrip("/").rpartition("/")
+    place, _, name = storage.absolute(address_of(model_dir, path)).rstrip("/").rpartition("/")
     try:
         manifest = Manifest.read(model_dir)
     except layout.OtherFormat:

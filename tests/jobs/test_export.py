@@ -21,8 +21,21 @@ def test_a_named_checkpoint_is_exported_in_place_of_the_latest(run_json, store, 
     )
     exported = run_json(*export, "--checkpoint", first)
     assert exported["checkpoint"] == first
+    by_name = run_json(*export, "--checkpoint", names[0])
+    assert by_name["checkpoint"] == first
     assert Path(exported["output"]).parent == tmp_path / "saved"
     assert (Path(exported["output"]) / "saved_model.pb").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(run, run_json, store, tmp_path):
+    for name in ("m", "other"):
+        run_json(*train(store, tmp_path / name, "--max-steps", 1))
+    other = KMeans(4, str(tmp_path / "other")).latest_checkpoint()
+    export = ["export", "--model-dir", tmp_path / "m", "--output", tmp_path / "saved"]
+    code, _, err = run(*export, "--format", "savedmodel", "--checkpoint", other)
+    assert code == 2
+    assert f"--checkpoint must be one of {tmp_path / 'm'}, got '{other}'" in err
+    assert not (tmp_path / "saved").exists()
 
 
 def test_an_unknown_format_is_refused(run):

@@ -18,19 +18,11 @@ from dkmeans import storage
 from dkmeans.data.chunks import Chunk
 from dkmeans.errors import Invalid
 from dkmeans.prediction.destinations.own_folder import IDENTITY, IDENTITY_FILE, METADATA
-from dkmeans.prediction.destinations.zarr_group import COMPLETE, ZarrGroup
-from dkmeans.prediction.per_chunk import (
-    ALL_DISTANCES,
-    CLUSTER_INDEX,
-    TOP_DISTANCES,
-    TOP_INDICES,
-    form_of,
-)
+from dkmeans.prediction.destinations.zarr_group import COMPLETE, ROWS, SECOND_DIMENSIONS, ZarrGroup
+from dkmeans.prediction.per_chunk import CLUSTER_INDEX, form_of
 from dkmeans.retry import with_retries
 
 _ARRAYS = "arrays"
-# Names of the second dimension of arrays, if the group names dimensions.
-_SECOND_DIMENSIONS = {ALL_DISTANCES: "cluster", TOP_INDICES: "nearest", TOP_DISTANCES: "nearest"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +147,12 @@ class AddedArrays(ZarrGroup):
                 of_rows.append(names[0])
         if not sizes:
             return dict.fromkeys(self.prediction.results)
-        row = of_rows[0] if of_rows else _free("row", self.prediction.rows, sizes)
+        row = of_rows[0] if of_rows else _free(ROWS, self.prediction.rows, sizes)
         found: dict[str, tuple[str, ...] | None] = {}
         for name in self.prediction.results:
             width, _ = form_of(name, self.prediction.num_clusters, self.prediction.top)
-            found[name] = (row, *(_free(_SECOND_DIMENSIONS[name], size, sizes) for size in width))
+            second = zip(SECOND_DIMENSIONS.get(name, ()), width, strict=True)
+            found[name] = (row, *(_free(each, size, sizes) for each, size in second))
         return found
 
 

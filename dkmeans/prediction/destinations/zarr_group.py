@@ -20,12 +20,25 @@ from dkmeans.data.chunks import Chunk
 from dkmeans.prediction.destinations import own_folder
 from dkmeans.prediction.destinations.own_folder import IDENTITY, MARKS, METADATA
 from dkmeans.prediction.identity import Prediction
-from dkmeans.prediction.per_chunk import CLUSTER_INDEX, form_of
+from dkmeans.prediction.per_chunk import (
+    ALL_DISTANCES,
+    CLUSTER_INDEX,
+    TOP_DISTANCES,
+    TOP_INDICES,
+    form_of,
+)
 from dkmeans.prediction.regions import file_of, numbered_regions
 from dkmeans.prediction.request import ALL_RESULTS
 from dkmeans.retry import with_retries
 
 COMPLETE = "complete"
+# Names of the dimensions of arrays: of the first, and of the second of those that have one.
+ROWS = "row"
+SECOND_DIMENSIONS = {
+    ALL_DISTANCES: ("cluster",),
+    TOP_INDICES: ("nearest",),
+    TOP_DISTANCES: ("nearest",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +98,7 @@ class ZarrGroup:
         self.write_identity({})
         storage.clear(self.address, keep=self.identity_file)
         for name in self.prediction.results:
-            self.create_array(name, None)
+            self.create_array(name, (ROWS, *SECOND_DIMENSIONS.get(name, ())))
         storage.flush(self.address)
 
     def create_array(self, name: str, dimensions: tuple[str, ...] | None) -> None:
@@ -93,7 +106,7 @@ class ZarrGroup:
 
         Args:
             name: Name of the result.
-            dimensions: Names of its dimensions; None for none.
+            dimensions: Names of its dimensions, without which xarray opens no array; None for none.
         """
         about = self.prediction
         width, dtype = form_of(name, about.num_clusters, about.top)

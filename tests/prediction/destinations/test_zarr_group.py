@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 
 from dkmeans import Invalid, storage
@@ -21,6 +22,17 @@ def test_a_zarr_group_of_another_kind_is_refused_and_left(model, rows, folder):
         model.write_predictions(lambda: rows, address)
     again = zarr.open_group(storage.zarr_store(address), mode="r")
     assert again["cluster_index"][...].tolist() == [0, 1, 2]
+
+
+def test_xarray_opens_all_results(model, rows, folder):
+    address = f"{folder}/all.zarr"
+    model.write_predictions(lambda: rows, address, transform=True, top=2)
+    store = storage.zarr_store(address, read_only=True)
+    found = xr.open_zarr(store, consolidated=False).load()
+    assert found.sizes == {"row": len(rows), "cluster": len(model.cluster_centers()), "nearest": 2}
+    assert found["all_distances"].dims == ("row", "cluster")
+    nearest = found["all_distances"].argmin("cluster")
+    assert nearest.values.tolist() == found["cluster_index"].values.tolist()
 
 
 @endings
