@@ -25,9 +25,12 @@ from dkmeans.errors import (
     counted,
     expected,
 )
-from dkmeans.initialization import NAMES, REPLACED
+from dkmeans.initialization import KMEANS_PARALLEL, NAMES, REPLACED
 
 logger = logging.getLogger("dkmeans")
+
+# Parameters of k-means|| with their defaults.
+_OF_ROUNDS = {"oversampling": 1.0, "initialization_rounds": 3, "initialization_rows": None}
 
 InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
 
@@ -158,8 +161,10 @@ def check_restarts(number: object, source: object) -> None:
         raise Invalid(expected("num_restarts", must, number))
 
 
-def check_rounds(oversampling: float, rounds: int, rows: int | None) -> None:
+def check_rounds(oversampling: float, rounds: int, rows: int | None, source: object) -> None:
     """Refuse parameters of k-means|| that are not above zero. None is accepted for `rows`.
+
+    A warning says which of them are ignored, because `source` is another one.
 
     Raises:
         InvalidType: a value is not a number, or not an integer where one is needed.
@@ -173,6 +178,12 @@ def check_rounds(oversampling: float, rounds: int, rows: int | None) -> None:
     check_integer("initialization_rounds", rounds, 1)
     if rows is not None:
         check_integer("initialization_rows", rows, 1)
+    values = zip(_OF_ROUNDS.items(), (oversampling, rounds, rows), strict=True)
+    ignored = [name for (name, default), value in values if value != default]
+    if ignored and not (isinstance(source, str) and source == KMEANS_PARALLEL):
+        logger.warning(
+            "%s: ignored, because initial_clusters is not %r", ", ".join(ignored), KMEANS_PARALLEL
+        )
 
 
 def choose_model_dir(

@@ -173,12 +173,12 @@ class KMeans(Model):
         if seed is not None:
             check_integer("seed", seed, 0)
         check_bool("use_mini_batch", use_mini_batch)
-        check_rounds(oversampling, initialization_rounds, initialization_rows)
         self._relative_tolerance = check_tolerance(relative_tolerance)
         if distance_metric not in tuple(Distance):
             must = " or ".join(repr(str(distance)) for distance in Distance)
             raise Invalid(expected("distance_metric", must, distance_metric))
         source = check_initial_clusters(initial_clusters)
+        check_rounds(oversampling, initialization_rounds, initialization_rows, source)
         num_clusters = check_clusters(num_clusters, source)
         check_restarts(num_restarts, source)
         if empty_clusters not in tuple(EmptyClusters):

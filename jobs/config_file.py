@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dkmeans_jobs.flags import FLAGS
+from dkmeans_jobs.input import text_of
 
 from dkmeans import Invalid
 from dkmeans.errors import expected
@@ -58,7 +59,7 @@ def as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
         # Without INPUT on the command line its list is empty.
         if value is False or any(getattr(arguments, n, None) not in (None, []) for n in overruling):
             continue
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        text = text_of(value) if isinstance(value, list) else str(value)
         if name == "input" and isinstance(arguments.input, list):
             flags += map(str, value) if isinstance(value, list) else [text]
         elif name == "filter" and isinstance(value, list):

@@ -92,7 +92,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--columns": _text(
         "A,B,C",
         "columns of a Parquet input to use (default all but the weights, an index of pandas or "
-        "Dask, and those that folders name, as year=2024), or arrays of a Zarr group",
+        "Dask, and those that folders name, as year=2024), or arrays of a Zarr group; a name with "
+        "a comma is in double quotes",
     ),
     "--filter": {
         "type": text,

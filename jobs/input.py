@@ -5,9 +5,11 @@ All jobs that read rows call `open_input`.
 
 from __future__ import annotations
 
+import csv
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from io import StringIO
 from pathlib import PurePosixPath
 
 from dkmeans import Dataset, Invalid, storage
@@ -110,7 +112,7 @@ def refuse_model_in_input(
         # In a chain of fsspec, which also has "::", no model can be written.
         store, _, names = address.partition("::")
         given = _resolved(store)
-        arrays = [storage.join(given, n) for n in (names or columns or "").split(",")]
+        arrays = [storage.join(given, n) for n in names_in("--columns", names or columns) or [""]]
         is_in_array = any(place == each or _is_below(place, each) for each in arrays)
         if place == given or (is_in_array and _kind(address) == _ZARR):
             must = f"outside of INPUT {address}, which could no longer be read"
@@ -140,13 +142,27 @@ def _is_below(place: str, folder: str) -> bool:
 def names_in(flag: str, text: str | None) -> list[str] | None:
     """Return the names in the value of a flag; None if it was not given.
 
+    A name with a comma is in double quotes, as in a CSV file.
+
     Raises:
-        Invalid: a name is empty.
+        Invalid: a name is empty, or quotes are not closed.
     """
-    names = None if text is None else text.split(",")
-    if names and not all(names):
+    if text is None:
+        return None
+    try:
+        (names,) = csv.reader([text], strict=True)
+    except (ValueError, csv.Error):
+        names = [""]
+    if not all(names):
         raise Invalid(f"{flag} must be names with a comma between two, got {text!r}")
     return names
+
+
+def text_of(names: Iterable[object]) -> str:
+    """Return the value of a flag from which `names_in` reads these names."""
+    text = StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
 
 
 def _term_in(text: str) -> Term:

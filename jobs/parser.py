@@ -148,7 +148,7 @@ def _add_evaluate(jobs: Any) -> None:
         "evaluate",
         "compute the loss of a model, and how good its clusters are",
         "Print the loss of the latest checkpoint over the rows of INPUT, and with --indices how "
-        "good its clusters are.",
+        "good its clusters are. The numbers are also written to eval/ in the model's directory.",
         needs=("model_dir",),
     )
     _add(evaluate, *_INPUT, "--weights", "--model-dir", "--indices", "--against")

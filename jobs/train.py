@@ -100,9 +100,13 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # its lines would be no JSON
     last_input = load_input(arguments.model_dir)
     same_input = input_description == last_input
-    if checkpoint is not None and last_input is not None and not same_input:
-        _report_other_input(arguments.model_dir, last_input)
     done = _is_done(checkpoint, conditions, same_input)
+    if checkpoint is not None and last_input is not None and not same_input:
+        consequence = "is continued from its centers; to begin anew, give"
+        if done:  # for its step alone: it may have converged on the other rows only
+            limit = f"--max-steps {conditions.max_steps}"
+            consequence = f"is not trained on these rows, as it has the {limit}; give more,"
+        _report_other_input(arguments.model_dir, last_input, consequence)
     # `done` is False without a checkpoint; the other test is for the type checker.
     if checkpoint is not None and done:
         # `train` takes no step here, but refuses arguments that differ from the model's settings.
@@ -235,19 +239,20 @@ def _model(arguments: argparse.Namespace, conditions: StopConditions, client: An
     )
 
 
-def _report_other_input(model_dir: str, last_input: dict[str, Any]) -> None:
-    """Warn that a model is continued on another input than the one it was last trained on."""
+def _report_other_input(model_dir: str, last_input: dict[str, Any], consequence: str) -> None:
+    """Warn that a model was last trained on another input, and what follows from it."""
     columns, weights = last_input.get("columns"), last_input.get("weights")
     filters = " and ".join(last_input.get("filter", []))
     logger.warning(
-        "%s holds a model that was last trained on other input (%s of %s%s%s%s) and is continued "
-        "from its centers; to begin anew, give --overwrite or another --model-dir",
+        "%s holds a model that was last trained on other input (%s of %s%s%s%s) and %s --overwrite "
+        "or another --model-dir",
         model_dir,
         counted(last_input.get("rows", 0), "row"),
         last_input.get("input"),
         f", columns {columns}" if columns else "",
         f", weights {weights}" if weights else "",
         f", where {filters}" if filters else "",
+        consequence,
     )
 
 

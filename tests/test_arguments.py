@@ -141,17 +141,17 @@ def test_restarts_from_an_array_must_be_one():
 
 
 def test_parameters_of_kmeans_parallel_must_be_positive():
-    check_rounds(2.0, 5, None)
-    check_rounds(np.float32(0.5), 1, 1)
+    check_rounds(2.0, 5, None, "k-means||")
+    check_rounds(np.float32(0.5), 1, 1, "k-means||")
     for oversampling in (0, -1.0, np.inf, np.nan):
         with pytest.raises(
             Invalid, match=r"^oversampling must be a finite number above zero, got "
         ):
-            check_rounds(oversampling, 5, None)
+            check_rounds(oversampling, 5, None, "k-means||")
     with pytest.raises(Invalid, match=r"^initialization_rounds must be an integer >= 1, got 0$"):
-        check_rounds(2.0, 0, None)
+        check_rounds(2.0, 0, None, "k-means||")
     with pytest.raises(Invalid, match=r"^initialization_rows must be an integer >= 1, got 0$"):
-        check_rounds(2.0, 5, 0)
+        check_rounds(2.0, 5, 0, "k-means||")
 
 
 @pytest.mark.parametrize("oversampling", ["2", None, True])
@@ -159,7 +159,7 @@ def test_an_oversampling_that_is_not_a_number_is_a_type_error(oversampling):
     with pytest.raises(
         InvalidType, match=r"^oversampling must be a finite number above zero, got "
     ):
-        check_rounds(oversampling, 5, None)
+        check_rounds(oversampling, 5, None, "k-means||")
 
 
 @pytest.mark.parametrize(
@@ -192,3 +192,13 @@ def test_a_model_dir_that_is_not_a_path_is_a_type_error(given, configured):
 def test_a_start_that_was_replaced_is_refused_with_the_name_of_its_replacement():
     with pytest.raises(Invalid, match=r"'k-means\|\|' has replaced 'afk-mc2', got 'afk-mc2'"):
         check_initial_clusters("afk-mc2")
+
+
+@pytest.mark.parametrize("source", ["random", np.zeros((2, 2)), print])
+def test_parameters_of_another_initialization_are_said_to_be_ignored(source, caplog):
+    check_rounds(1.0, 3, None, source)
+    check_rounds(2.0, 4, 5, "k-means||")
+    assert caplog.messages == []
+    check_rounds(2, 3, 100, source)
+    told = "oversampling, initialization_rows: ignored, because initial_clusters is not 'k-means||'"
+    assert caplog.messages == [told]

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from dkmeans_jobs.input import _term_in, open_input
+from dkmeans_jobs.input import _term_in, names_in, open_input
 
+import dkmeans
 from dkmeans import Invalid, KMeans
 from tests.jobs.commands import train
 
@@ -82,6 +83,26 @@ def write_parts(folder, rows):
         table = pa.table(dict(zip("abc", part.T, strict=True)))
         pq.write_table(table, folder / f"part.{number}.parquet")
     return folder
+
+
+def test_a_name_with_a_comma_is_in_quotes_or_an_entry_of_a_toml_list(run_json, rows, tmp_path):
+    names = ["a,b", "price >= 2", 'say "x"']
+    values = dict(zip(names, rows.T, strict=True)) | {"other": np.arange(len(rows))}
+    pq.write_table(pa.table(values), tmp_path / "odd.parquet")
+    train = ["train", tmp_path / "odd.parquet", "--num-clusters", 2, "--max-steps", 1]
+    quoted = '"a,b",price >= 2,say "x"'
+    config = tmp_path / "job.toml"
+    config.write_text("columns = ['a,b', 'price >= 2', 'say \"x\"']\n")
+    for number, given in enumerate((["--columns", quoted], ["--config", config])):
+        model_dir = tmp_path / f"m{number}"
+        run_json(*train, "--model-dir", model_dir, *given)
+        assert dkmeans.load(model_dir).checkpoint().settings.columns == tuple(names)
+
+
+@pytest.mark.parametrize("text", ['"a,b', '"a"b,c'])
+def test_quotes_that_are_not_closed_are_refused(text):
+    with pytest.raises(Invalid, match="--columns must be names with a comma between two, got"):
+        names_in("--columns", text)
 
 
 def test_folders_without_ending_patterns_and_several_inputs_give_the_same_rows(rows, tmp_path):

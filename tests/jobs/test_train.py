@@ -132,6 +132,15 @@ def test_a_model_that_is_continued_on_other_rows_is_warned_of(run, store, rows, 
     assert re.search(r"^step +1\n(.*\n)+?num clusters +5$", out, re.MULTILINE)
 
 
+def test_other_rows_for_which_no_step_is_left_are_warned_of(run, store, rows, tmp_path):
+    run(*train(store, tmp_path / "m", "--max-steps", 1))
+    np.save(tmp_path / "more.npy", rows[:500] + 1)
+    code, _, err = run(*train(tmp_path / "more.npy", tmp_path / "m", "--max-steps", 1))
+    assert code == 0
+    assert "is not trained on these rows, as it has the --max-steps 1; give more, --over" in err
+    assert "is continued" not in err
+
+
 def test_a_model_that_is_continued_on_other_columns_is_warned_of(run, rows, tmp_path):
     columns = {name: rows[:, number] for number, name in enumerate("abc")}
     parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
