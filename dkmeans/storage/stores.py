@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import fsspec
 import obstore
@@ -169,6 +169,17 @@ def store_and_name(address: str) -> tuple[Any, str]:
     return object_store(folder), name
 
 
+def _is_url(endpoint: str) -> bool:
+    """Return whether the address of a server is a URL with a host and a valid port."""
+    try:
+        parts = urlsplit(endpoint)
+        has_port = parts.port != 0  # raises for what is no port
+    except ValueError:
+        return False
+    is_http = parts.scheme in ("http", "https") and not any(map(str.isspace, endpoint))
+    return bool(is_http and parts.hostname and has_port)
+
+
 def _store_options(scheme: str) -> dict[str, Any]:
     """Return the options of a store of obstore.
 
@@ -178,8 +189,9 @@ def _store_options(scheme: str) -> dict[str, Any]:
     options: dict[str, Any] = {"retry_config": REQUESTS}
     endpoints = {name: os.environ.get(name) for name in _ENDPOINTS.get(scheme, ())}
     for name, endpoint in endpoints.items():
-        if endpoint and not endpoint.startswith(("http://", "https://")):
-            raise Invalid(expected(name, "a URL that begins with http:// or https://", endpoint))
+        if endpoint is not None and not _is_url(endpoint):
+            must = "a URL that begins with http:// or https://, or not set"
+            raise Invalid(expected(name, must, endpoint))
     # obstore refuses http unless another variable allows it. The user has written http.
     if any(endpoint and endpoint.startswith("http://") for endpoint in endpoints.values()):
         options["client_options"] = {"allow_http": True}

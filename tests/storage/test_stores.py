@@ -70,8 +70,11 @@ def test_http_is_allowed_where_the_endpoint_says_http(s3, monkeypatch):
     assert storage.children(address) == ["x"]
 
 
-def test_an_endpoint_without_a_scheme_is_refused_by_its_variable(monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9000")
+@pytest.mark.parametrize(
+    "endpoint", ["127.0.0.1:9000", "", "http://", "http://a b", "http://:80", "http://a:99999"]
+)
+def test_an_endpoint_that_is_no_url_is_refused_by_its_variable(monkeypatch, endpoint):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     for use in (storage.read, storage.children):
         with pytest.raises(Invalid, match=r"^AWS_ENDPOINT_URL must be a URL that begins with"):
             use(f"s3://{uuid4().hex}/x")
