@@ -35,9 +35,9 @@ from scheduling import VALUE, batch_of, count_one
 
 from dkmeans.data.batches import Batch
 from dkmeans.executors import Cost, Dask
+from dkmeans.executors.chunk_runs import Run, RunTotal, merged
 from dkmeans.executors.dask import driver as driver_module
-from dkmeans.executors.dask import frozen, remote
-from dkmeans.executors.runs import Run, RunTotal, merged
+from dkmeans.executors.dask import frozen_workers, remote
 
 # Processes that the workers share, and the threads in which the tasks of such a process run.
 _WORKER_PROCESSES, _TASK_THREADS = 2, 4
@@ -228,7 +228,7 @@ def measured(
 ) -> Iterator[tuple[str, str, list[float]]]:
     """Yield a table's title, a label and numbers: of rounds of iterations, and of single ones."""
     # Workers that share a few cores send heartbeats and answer late, and are not frozen.
-    frozen._SILENT_SECONDS = driver_module._CALL_SECONDS = 600
+    frozen_workers._SILENT_SECONDS = driver_module._CALL_SECONDS = 600
     with cluster(workers, threads) as (client, scheduler, add_worker), Dask(client) as executor:
 
         def usage() -> Usage:

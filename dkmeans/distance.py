@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from dkmeans.grid import Grid
+from dkmeans.exact_grid import Grid
 from dkmeans.state import FloatArray
 
 # Rows with a squared length below this count as zero, as in the documented estimator.

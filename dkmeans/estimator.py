@@ -71,7 +71,7 @@ from dkmeans.planning import FitPlan, plan_fit
 from dkmeans.plots import EstimatorPlots, Sample
 from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.prediction import output as outputs
-from dkmeans.prediction.kept import with_columns
+from dkmeans.prediction.kept_columns import with_columns
 from dkmeans.prediction.measures import Measures, Measuring
 from dkmeans.prediction.request import Request
 from dkmeans.prediction.stream import check_columns

@@ -2,8 +2,8 @@
 
 Float sums depend on the order of the rows. Exact sums do not: centers are a function of the set of
 rows, whatever the chunks, the workers or the backends. `ExactSums` is an exact number for each
-center and column. The backends add up the values that lie on a grid (`grid`); the functions here
-add up the few values that do not, and divide (docs/decisions/017).
+center and column. The backends add up the values that lie on a grid (`exact_grid`); the functions
+here add up the few values that do not, and divide (docs/decisions/017).
 
     sums = exact.of_rows(rows, index, k)       # by definition; the backends do this faster
     means = (sums + other).means(counts)       # correctly rounded
@@ -20,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dkmeans.exact_grid import PLANE_BITS, QUIET, BoolArray, FewValues, Grid, slices
 from dkmeans.exact_total import HALF_BITS, UNIT, ExactTotal, decomposed, shifted
 from dkmeans.float_pairs import (
     LARGEST_WHOLE,
@@ -31,7 +32,6 @@ from dkmeans.float_pairs import (
     two_product,
     two_sum,
 )
-from dkmeans.grid import PLANE_BITS, QUIET, BoolArray, FewValues, Grid, slices
 
 # Some elements of a (k, d) array: their clusters and columns, as `nonzero` returns them.
 Elements = tuple[IndexArray, ...]

@@ -24,11 +24,11 @@ import zarr
 from dkmeans.data.arrays import column_chunks, cut_of, weight_chunks
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.columns import ANY, KnownColumns, Names, described
+from dkmeans.data.columns_side_by_side import side_by_side
 from dkmeans.data.dataset import Dataset, cut_weighted
 from dkmeans.data.points import as_array
 from dkmeans.data.reading import CutOnce
 from dkmeans.data.row_weights import begin_call, weighted
-from dkmeans.data.side_by_side import side_by_side
 from dkmeans.data.sources.arrow_dataset import is_arrow_dataset
 from dkmeans.data.sources.arrow_values import hold_no_numbers
 from dkmeans.data.sources.dask_array import is_dask_array

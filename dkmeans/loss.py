@@ -15,9 +15,9 @@ import numpy as np
 
 from dkmeans.distance import Centers, Distance, project
 from dkmeans.exact import Elements, ExactSums, first_column, where
+from dkmeans.exact_grid import PLANE_BITS, BoolArray
 from dkmeans.exact_total import NOTHING, ExactTotal, total_of
 from dkmeans.float_pairs import Pairs, float_parts, halves, sum_of_pairs, two_product, two_sum
-from dkmeans.grid import PLANE_BITS, BoolArray
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # A weight below this times a center of 26 bits has at most 53 bits: a float64 holds the product.

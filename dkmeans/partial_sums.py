@@ -17,8 +17,8 @@ from dkmeans.backends.weighted import weighted_squares
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Distance, squared_norms
 from dkmeans.empty_clusters import sums_and_farthest
+from dkmeans.exact_grid import NotFinite
 from dkmeans.exact_total import NOTHING, ExactTotal
-from dkmeans.grid import NotFinite
 from dkmeans.skipping import by_bounds, by_movement
 from dkmeans.state import FloatArray, PartialSums, SideBySide
 

@@ -23,8 +23,8 @@ from dkmeans.data.columns import Names, places_named
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import InvalidData, counted
 from dkmeans.exact import ExactSums
+from dkmeans.exact_grid import NotFinite
 from dkmeans.executors import Executor
-from dkmeans.grid import NotFinite
 from dkmeans.scaling import Scaling
 from dkmeans.state import FloatArray, sum_up
 

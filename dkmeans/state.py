@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.exact import ExactSums
+from dkmeans.exact_grid import Grid
 from dkmeans.exact_total import NOTHING, ExactTotal
 from dkmeans.float_pairs import FloatArray, IndexArray
-from dkmeans.grid import Grid
 
 __all__ = [
     "Cached",

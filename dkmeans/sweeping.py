@@ -40,7 +40,7 @@ from dkmeans.errors import (
 )
 from dkmeans.estimator import KMeans
 from dkmeans.executors import open_executor
-from dkmeans.executors.shared import Participant, SharedReads
+from dkmeans.executors.shared_reads import Participant, SharedReads
 from dkmeans.extras import needs
 from dkmeans.history import read_history
 from dkmeans.indices.contingency import agreement

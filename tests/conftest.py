@@ -74,7 +74,7 @@ _TOGETHER = {
 _FIRST = (
     "native",
     "backends/cuda/test_launches.py",
-    "backends/cuda/test_trial.py",
+    "backends/cuda/test_kernel_trial.py",
     "backends/cuda/test_chunk_sums.py",
     "backends/cuda/test_host_cuda.py",
     "deploy/test_deploy.py",

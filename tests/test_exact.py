@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.exact import ExactSums, of_rows
+from dkmeans.exact_grid import FewValues, Grid
 from dkmeans.exact_total import total_of
-from dkmeans.grid import FewValues, Grid
 from tests.exactly import same_sums
 from tests.values import finite, rows_of_clusters, usual
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.exact import ExactSums
+from dkmeans.exact_grid import FewValues, Grid
 from dkmeans.exact_total import ExactTotal
-from dkmeans.grid import FewValues, Grid
 from dkmeans.state import (
     Farthest,
     PartialSums,

@@ -12,8 +12,8 @@ import numpy as np
 
 from dkmeans.distance import Centers, Distance, directions
 from dkmeans.exact import ExactSums
+from dkmeans.exact_grid import COSINE_EXPONENT, BoolArray, Grid, NotFinite, slices
 from dkmeans.exact_total import ExactTotal, total_of_squares
-from dkmeans.grid import COSINE_EXPONENT, BoolArray, Grid, NotFinite, slices
 from dkmeans.state import FloatArray, IndexArray
 
 # Values that are added at a time: a few hundred bytes each.

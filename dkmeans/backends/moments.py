@@ -17,7 +17,7 @@ from dkmeans.backends.addition import GridPerCenters, plus_rows
 from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
-from dkmeans.grid import Grid, slices
+from dkmeans.exact_grid import Grid, slices
 from dkmeans.state import FloatArray, IndexArray
 
 # Measures of a row, in the order of their columns.

@@ -27,8 +27,8 @@ from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.backends.weighted import add_products, partial_sums_of, total_of_products
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
 from dkmeans.exact import ExactSums, quotients
+from dkmeans.exact_grid import Grid, piece_slices, slices, total_of_digits
 from dkmeans.exact_total import NOTHING, ExactTotal
-from dkmeans.grid import Grid, piece_slices, slices, total_of_digits
 from dkmeans.loss import terms
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 

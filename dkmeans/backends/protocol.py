@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
+from dkmeans.exact_grid import BoolArray
 from dkmeans.exact_total import ExactTotal
-from dkmeans.grid import BoolArray
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 
@@ -22,7 +22,7 @@ class Implementation(Protocol):
       the centers alone. Block sizes, backends and the number of workers cannot change it.
     * Distances to nearest centers are float64.
     * Sums are exact. So they depend on the set of rows alone, not on their order.
-    * Sums of rows that are not finite raise `grid.NotFinite`.
+    * Sums of rows that are not finite raise `exact_grid.NotFinite`.
     * The arguments are not changed, and any number of threads may call the
       functions at the same time.
     """

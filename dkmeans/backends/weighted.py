@@ -14,9 +14,9 @@ import numpy as np
 from dkmeans.backends.protocol import Backend
 from dkmeans.backends.rounding import QUIET
 from dkmeans.exact import ExactSums, in_pieces
+from dkmeans.exact_grid import PLANE_BITS, WINDOW_BITS, BoolArray, Grid, NotFinite, slices
 from dkmeans.exact_total import NOTHING, ExactTotal, total_of_weighted_squares
 from dkmeans.float_pairs import two_product
-from dkmeans.grid import PLANE_BITS, WINDOW_BITS, BoolArray, Grid, NotFinite, slices
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Planes that products are added to: 0, -1, -2 and -3.

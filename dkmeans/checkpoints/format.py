@@ -24,9 +24,9 @@ from dkmeans.data.columns import names_of_width
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import InvalidCheckpoint
 from dkmeans.exact import ExactSums, of_rows
+from dkmeans.exact_grid import Grid
 from dkmeans.exact_total import ExactTotal
 from dkmeans.fit import Fit, Start
-from dkmeans.grid import Grid
 from dkmeans.loss import exact_inertia
 from dkmeans.scaling import Scaling
 from dkmeans.state import Farthest, PartialSums, StopReason, TrainState

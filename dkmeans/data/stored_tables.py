@@ -17,7 +17,7 @@ from dkmeans.data.arrays import check_column, check_table
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import TARGET_BYTES
 from dkmeans.data.columns import NO_LISTS
-from dkmeans.data.side_by_side import side_by_side
+from dkmeans.data.columns_side_by_side import side_by_side
 from dkmeans.data.sources.npy import from_npy_file
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
 from dkmeans.data.views import Columns

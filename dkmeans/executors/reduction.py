@@ -25,7 +25,7 @@ class Skips:
 
 # The counter of the current context, if an executor has set one.
 skips: ContextVar[Skips | None] = ContextVar("skips", default=None)
-# Number of the training that the current call is of, if several share their reads (`shared`).
+# Number of the training that the current call is of, if several share their reads (`shared_reads`).
 participant: ContextVar[int] = ContextVar("participant", default=0)
 
 

@@ -18,7 +18,14 @@ from typing import Generic, TypeVar
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
-from dkmeans.executors.runs import RUNS_PER_SHARE, Run, RunTotal, cut_into_runs, merged, reduce_runs
+from dkmeans.executors.chunk_runs import (
+    RUNS_PER_SHARE,
+    Run,
+    RunTotal,
+    cut_into_runs,
+    merged,
+    reduce_runs,
+)
 from dkmeans.state import M, grown
 
 V = TypeVar("V")

@@ -14,8 +14,8 @@ from typing import TypeVar
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.executors.budget import Memory, free_cache_bytes, system_limit
+from dkmeans.executors.chunk_runs import computed_again
 from dkmeans.executors.reduction import Cost, Reduction
-from dkmeans.executors.runs import computed_again
 from dkmeans.state import M, on_host, sum_up
 
 R = TypeVar("R")

@@ -20,16 +20,16 @@ from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.errors import counted
 from dkmeans.executors import cores
 from dkmeans.executors.budget import Memory, budget_for, free_cache_bytes, system_limit
-from dkmeans.executors.in_order import in_order
-from dkmeans.executors.reduction import Cost, Reduction
-from dkmeans.executors.run_queue import RunQueue
-from dkmeans.executors.runs import (
+from dkmeans.executors.chunk_runs import (
     RUNS_PER_SHARE,
     RunTotal,
     cut_into_runs,
     reduce_batches,
     reduce_runs,
 )
+from dkmeans.executors.in_order import in_order
+from dkmeans.executors.reduction import Cost, Reduction
+from dkmeans.executors.run_queue import RunQueue
 from dkmeans.executors.short_iterations import ShortIterations
 from dkmeans.machine import usable_cores
 from dkmeans.state import M

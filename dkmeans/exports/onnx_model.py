@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.distance import SMALLEST_SQUARED_NORM, Distance, directions, squared_norms
 from dkmeans.errors import Invalid, counted
-from dkmeans.exports.middle import middle_of
+from dkmeans.exports.middle_of_centers import middle_of
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX
 from dkmeans.scaling import Scaling
 

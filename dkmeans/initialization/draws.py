@@ -20,8 +20,8 @@ from dkmeans.distance import (
     directions,
     squared_norms,
 )
+from dkmeans.exact_grid import BoolArray
 from dkmeans.exact_total import ExactTotal, total_of
-from dkmeans.grid import BoolArray
 from dkmeans.state import FloatArray, IndexArray
 
 BitArray = NDArray[np.uint64]

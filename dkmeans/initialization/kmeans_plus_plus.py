@@ -20,8 +20,8 @@ import numpy as np
 
 from dkmeans.distance import squared_norms
 from dkmeans.errors import InvalidData
+from dkmeans.exact_grid import slices
 from dkmeans.executors import cores
-from dkmeans.grid import slices
 from dkmeans.machine import usable_cores
 from dkmeans.state import FloatArray, IndexArray
 

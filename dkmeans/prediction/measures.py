@@ -16,8 +16,8 @@ from dkmeans.backends.moments import DISTANCE, MOMENT_PLANES
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
+from dkmeans.exact_grid import NotFinite
 from dkmeans.exact_total import ExactTotal
-from dkmeans.grid import NotFinite
 from dkmeans.indices.cluster_moments import Moments, moments_of
 from dkmeans.indices.contingency import Contingency, contingency_of
 from dkmeans.indices.row_sample import RowSample, sample_of

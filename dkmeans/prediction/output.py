@@ -28,7 +28,7 @@ from dkmeans.prediction.destinations import (
     is_parquet,
 )
 from dkmeans.prediction.identity import Prediction
-from dkmeans.prediction.kept import KeptColumns, digest_of, kept_of
+from dkmeans.prediction.kept_columns import KeptColumns, digest_of, kept_of
 from dkmeans.prediction.per_chunk import Task, form_of, predict
 from dkmeans.prediction.regions import file_of
 from dkmeans.prediction.request import Request

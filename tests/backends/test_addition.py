@@ -14,8 +14,8 @@ from dkmeans.backends.addition import (
 from dkmeans.backends.rounding import QUIET
 from dkmeans.distance import Centers, Distance, directions
 from dkmeans.exact import ExactSums, of_rows
+from dkmeans.exact_grid import Grid, NotFinite
 from dkmeans.exact_total import total_of_squares
-from dkmeans.grid import Grid, NotFinite
 from tests.exactly import same_sums
 
 EUCLIDEAN, COSINE = Distance.SQUARED_EUCLIDEAN, Distance.COSINE

@@ -19,8 +19,8 @@ from dkmeans.backends.native import backend as native_backend
 from dkmeans.backends.native import packed_bytes, packed_centers, packing, processor
 from dkmeans.distance import Centers, Distance, directions
 from dkmeans.exact import of_rows
+from dkmeans.exact_grid import NotFinite
 from dkmeans.exact_total import total_of_squares
-from dkmeans.grid import NotFinite
 from dkmeans.loss import inertia
 from dkmeans.state import on_host, sum_up
 from tests import reference

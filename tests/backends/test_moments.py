@@ -8,7 +8,7 @@ import pytest
 from dkmeans.backends import select
 from dkmeans.backends.moments import NUM_MEASURES
 from dkmeans.distance import Centers, Distance, directions
-from dkmeans.grid import NotFinite
+from dkmeans.exact_grid import NotFinite
 
 EUCLIDEAN, COSINE = Distance.SQUARED_EUCLIDEAN, Distance.COSINE
 

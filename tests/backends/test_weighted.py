@@ -16,8 +16,8 @@ from dkmeans.backends.weighted import (
     with_ones,
 )
 from dkmeans.distance import Centers, Distance
+from dkmeans.exact_grid import NotFinite
 from dkmeans.exact_total import UNIT
-from dkmeans.grid import NotFinite
 from dkmeans.loss import inertia
 from tests.exactly import same_sums, units
 

@@ -13,8 +13,8 @@ import pytest
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.executors import Threads
+from dkmeans.executors.chunk_runs import cut_into_runs, reduce_runs
 from dkmeans.executors.run_queue import RunQueue, reduce_shared
-from dkmeans.executors.runs import cut_into_runs, reduce_runs
 from tests.numbered import Numbers
 
 

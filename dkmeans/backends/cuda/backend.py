@@ -13,12 +13,12 @@ from typing import Any
 from dkmeans.backends.choice import select_processor
 from dkmeans.backends.cuda.device import Gpu, check_device, describe_device, share_of_cores
 from dkmeans.backends.cuda.fallback import Guarded, GuardedSums
+from dkmeans.backends.cuda.kernel_trial import check
 from dkmeans.backends.cuda.launches import Launches
-from dkmeans.backends.cuda.trial import check
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
+from dkmeans.exact_grid import BoolArray
 from dkmeans.exact_total import ExactTotal
-from dkmeans.grid import BoolArray
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 # Largest size of a piece of rows with its results where the GPU had too little memory: a part of

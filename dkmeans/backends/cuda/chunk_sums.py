@@ -18,8 +18,8 @@ from dkmeans.backends.cuda.device_sums import DeviceSums, carry
 from dkmeans.backends.cuda.kernel_device import COUNTED_ROWS, NULL, THREADS, KernelDevice
 from dkmeans.backends.cuda.pieces import DevicePiece
 from dkmeans.exact import ExactSums
+from dkmeans.exact_grid import PLANE_BITS, Grid, slices
 from dkmeans.exact_total import ExactTotal, total_of
-from dkmeans.grid import PLANE_BITS, Grid, slices
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Rows that a thread of `add_rows` adds up: fewer where there would be few blocks.

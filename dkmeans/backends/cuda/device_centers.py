@@ -31,7 +31,7 @@ from dkmeans.backends.cuda.kernel_device import (
 )
 from dkmeans.backends.rounding import QUIET
 from dkmeans.distance import Centers, Distance
-from dkmeans.grid import Grid
+from dkmeans.exact_grid import Grid
 from dkmeans.state import FloatArray
 
 # Limits of exponents of two, and the exponent of the largest value of the centers, as in

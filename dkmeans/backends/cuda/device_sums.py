@@ -13,7 +13,7 @@ import numpy as np
 
 from dkmeans.backends.cuda.kernel_device import THREADS, KernelDevice
 from dkmeans.exact import ExactSums
-from dkmeans.grid import PLANE_BITS, Grid
+from dkmeans.exact_grid import PLANE_BITS, Grid
 from dkmeans.state import PartialSums
 
 # Numbers of plane 1 below this are added to plane 0, which then stays below 2^62.

@@ -25,7 +25,7 @@ from dkmeans.backends.cuda.kernel_device import (
 )
 from dkmeans.backends.rounding import QUIET, Rounding, Shifted, shifted
 from dkmeans.distance import Centers
-from dkmeans.grid import PIECE_ROWS, Grid
+from dkmeans.exact_grid import PIECE_ROWS, Grid
 from dkmeans.state import FloatArray
 
 # The kernels are `add_few_N` and so on, by the columns that they have registers for. Blocks of

@@ -36,8 +36,8 @@ from dkmeans.backends.native.scratch import ScratchPerThread, zero_sums
 from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
+from dkmeans.exact_grid import Grid, digit_places, piece_slices, total_of_digits
 from dkmeans.exact_total import NOTHING, ExactTotal
-from dkmeans.grid import Grid, digit_places, piece_slices, total_of_digits
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 if config.DISABLE_JIT:

@@ -32,7 +32,7 @@ from dkmeans.backends.native.scratch import ScratchPerThread, zero_sums
 from dkmeans.backends.native.tile_vectors import Tile
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
-from dkmeans.grid import FewValues, Grid, piece_slices
+from dkmeans.exact_grid import FewValues, Grid, piece_slices
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # `reassign` needs so many centers, and so many products of a value and a center for each row:

@@ -36,7 +36,7 @@ CONSTANTS = (
     "exact",
     "exact_total",
     "float_pairs",
-    "grid",
+    "exact_grid",
     "loss",
 )
 

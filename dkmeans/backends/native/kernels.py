@@ -139,7 +139,7 @@ class Scratch(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums of at most `grid.PIECE_ROWS` rows, which `assign` adds to.
+    """Sums of at most `exact_grid.PIECE_ROWS` rows, which `assign` adds to.
 
     Attributes:
         grid: (d padded to a multiple of 8,) float64. Factors that make values on the grid integers.
@@ -380,7 +380,7 @@ def square(points: Any, grid: Any, block: Any, sums: Any, is_left: Any) -> None:
         points: (n, d), C-contiguous.
         grid: (d padded to a multiple of 8,) float64 factors that make values integers.
         block: (products, d padded) float64. The sums of `SQUARED_ROWS` rows, which float64 holds.
-        sums: (products, d padded) int64 zeros, for the sums of `grid.Grid.digit_products`.
+        sums: (products, d padded) int64 zeros, for the sums of `exact_grid.Grid.digit_products`.
         is_left: (n,) uint8, set to 1 for rows that are not in the sums, else to 0.
     """
     n = len(points)

@@ -19,8 +19,8 @@ from dkmeans import exact, loss
 from dkmeans.backends.native.compilation import compiled, kernel
 from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.exact import CANCELLED, FAST_PLANES, SMALLEST_MEAN, UNSURE, ExactSums
+from dkmeans.exact_grid import PLANE_BITS, BoolArray
 from dkmeans.float_pairs import LARGEST_WHOLE
-from dkmeans.grid import PLANE_BITS, BoolArray
 from dkmeans.loss import SHORT_WEIGHT
 from dkmeans.state import FloatArray
 

@@ -25,7 +25,7 @@ from dkmeans.backends.native.llvm_code import (
     transposed,
     zero,
 )
-from dkmeans.grid import PLANE_BITS, WINDOW_BITS
+from dkmeans.exact_grid import PLANE_BITS, WINDOW_BITS
 from dkmeans.state import FloatArray, IndexArray
 
 # Lanes of a vector.

@@ -21,7 +21,7 @@ from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
-from dkmeans.grid import Grid, piece_slices
+from dkmeans.exact_grid import Grid, piece_slices
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # Planes for products that float64 holds, and for those with rounding errors.

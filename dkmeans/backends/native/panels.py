@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from dkmeans.backends.native import matrix, processor
 from dkmeans.backends.native.llvm_code import CACHE_LINE_BYTES
 from dkmeans.backends.native.tile_vectors import PROBED_PANELS, Tile
-from dkmeans.grid import Grid
+from dkmeans.exact_grid import Grid
 from dkmeans.state import FloatArray
 
 # Number of centers that are laid out at a time, about.

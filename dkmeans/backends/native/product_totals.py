@@ -19,8 +19,8 @@ from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.backends.native.sum_vectors import OCTET
 from dkmeans.backends.weighted import PLANES, plus_left, product_grid
 from dkmeans.exact import ExactSums
+from dkmeans.exact_grid import PLANE_BITS, WINDOW_BITS, Grid, piece_slices
 from dkmeans.exact_total import NOTHING, ExactTotal
-from dkmeans.grid import PLANE_BITS, WINDOW_BITS, Grid, piece_slices
 from dkmeans.state import FloatArray
 
 

@@ -18,7 +18,7 @@ from dkmeans.backends.native.sum_vectors import (
     is_any,
     over_octets,
 )
-from dkmeans.grid import PLANE_BITS, WINDOW_BITS
+from dkmeans.exact_grid import PLANE_BITS, WINDOW_BITS
 
 # A product of at least so many units of the grid is a normal float64, and so is its error.
 _SMALLEST_ON_GRID = 2.0**-100

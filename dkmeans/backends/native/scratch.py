@@ -26,7 +26,7 @@ from dkmeans.backends.native.panels import (
 )
 from dkmeans.backends.native.reassign import GroupedCenters
 from dkmeans.backends.native.tile_vectors import PROBED_PANELS, Tile
-from dkmeans.grid import Grid
+from dkmeans.exact_grid import Grid
 from dkmeans.state import FloatArray, IndexArray
 
 # Features of the smallest square that is transposed: not less than `tiles._SMALL_SIDE`.

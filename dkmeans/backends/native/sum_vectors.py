@@ -12,7 +12,7 @@ import numpy as np
 from llvmlite import ir
 
 from dkmeans.backends.native.llvm_code import Array, Code, Value, as_intrinsic, constant, zero
-from dkmeans.grid import PLANE_BITS, WINDOW_BITS, digit_places
+from dkmeans.exact_grid import PLANE_BITS, WINDOW_BITS, digit_places
 
 # Columns that are added up at a time, on every processor.
 OCTET = 8

@@ -24,7 +24,7 @@ from dkmeans.errors import Invalid, InvalidData, Outage, counted
 from dkmeans.executors.budget import Memory, cacheable_bytes, system_limit
 from dkmeans.executors.dask import internals
 from dkmeans.executors.dask.client_checks import reported_workers
-from dkmeans.executors.dask.frozen import FrozenWorkers
+from dkmeans.executors.dask.frozen_workers import FrozenWorkers
 from dkmeans.retry import first_line
 
 logger = logging.getLogger("dkmeans")

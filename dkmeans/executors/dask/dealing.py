@@ -19,9 +19,9 @@ from uuid import uuid4
 from weakref import ref
 
 from dkmeans.data.batches import Batch
+from dkmeans.executors.chunk_runs import RUNS_PER_SHARE
 from dkmeans.executors.dask.share_sizes import ShareSizes
 from dkmeans.executors.reduction import Cost
-from dkmeans.executors.runs import RUNS_PER_SHARE
 
 # CPU time of scheduler and driver for a task, and the part of an iteration that tasks may cost.
 _TASK_SECONDS, _TASKS_PART = 1e-3, 0.05

@@ -25,13 +25,13 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.errors import Outage
 from dkmeans.executors.budget import Memory
+from dkmeans.executors.chunk_runs import Run, RunTotal, cut_into_runs, merged, reduce_batches
 from dkmeans.executors.dask import internals, remote
 from dkmeans.executors.dask.cluster import LATE_FACTOR, Cluster, StrandedError, lost_errors
 from dkmeans.executors.dask.dealing import Dealing, Iteration
 from dkmeans.executors.dask.shipping import Shipping, preferring, size_of
 from dkmeans.executors.in_order import in_order
 from dkmeans.executors.reduction import Cost, Reduction
-from dkmeans.executors.runs import Run, RunTotal, cut_into_runs, merged, reduce_batches
 from dkmeans.state import M
 
 R = TypeVar("R")

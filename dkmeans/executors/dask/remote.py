@@ -26,12 +26,12 @@ from dkmeans.data.chunks import LoadedChunk, Source
 from dkmeans.data.sources.dask_array import DaskRows
 from dkmeans.data.sources.memory import ShippedRows
 from dkmeans.executors.budget import budget_for
+from dkmeans.executors.chunk_runs import Run, RunTotal, merged
 from dkmeans.executors.dask import internals, shares
 from dkmeans.executors.dask.packets import Incoming, Packet
 from dkmeans.executors.dask.process import prepare_worker
 from dkmeans.executors.dask.shares import Share
 from dkmeans.executors.run_queue import reduce_shared
-from dkmeans.executors.runs import Run, RunTotal, merged
 from dkmeans.state import M, grown
 
 R = TypeVar("R")

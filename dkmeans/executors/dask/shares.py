@@ -16,7 +16,7 @@ from typing import Any
 from weakref import ref
 
 from dkmeans.data.batches import Batch
-from dkmeans.executors.runs import Run
+from dkmeans.executors.chunk_runs import Run
 
 # Number of iterations whose shares are remembered: the last one of several fits.
 _MOST_CALLS = 8

@@ -16,7 +16,7 @@ from tensorboard.compat.proto import graph_pb2, types_pb2, variable_pb2
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from dkmeans.distance import SMALLEST_SQUARED_NORM, Distance
-from dkmeans.exports.middle import middle_of
+from dkmeans.exports.middle_of_centers import middle_of
 from dkmeans.exports.receivers import Input
 from dkmeans.exports.savedmodel.protobuf import data_type, shape
 from dkmeans.scaling import Scaling

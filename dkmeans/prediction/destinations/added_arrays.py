@@ -126,8 +126,8 @@ class AddedArrays(ZarrGroup):
         for name in names:
             place = storage.join(self.address, name)
             if set(storage.children(place)) - {IDENTITY_FILE}:
-                must = f"output must have no {name} but one that dkmeans has written"
-                raise Invalid(f"{must}; {place} is another one")
+                must = f"output must be a group without {name}, unless predictions added it there"
+                raise Invalid(f"{must}; {place} was not added")
 
     def _dimensions(self) -> dict[str, tuple[str, ...] | None]:
         """Return the names of the dimensions of each array; None if the group names none.

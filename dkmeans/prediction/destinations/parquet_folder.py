@@ -26,7 +26,7 @@ from dkmeans.data.sources.parquet_files import is_parquet_name
 from dkmeans.prediction.destinations import own_folder
 from dkmeans.prediction.destinations.own_folder import IDENTITY, IDENTITY_FILE, MARKS, SUCCESS
 from dkmeans.prediction.identity import Prediction
-from dkmeans.prediction.kept import kept_columns
+from dkmeans.prediction.kept_columns import kept_columns
 from dkmeans.prediction.regions import file_of, numbered_regions, regions_by_file
 from dkmeans.retry import with_retries
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dkmeans.backends import numpy as by_numpy
-from dkmeans.backends.cuda import trial
+from dkmeans.backends.cuda import kernel_trial
 from dkmeans.backends.cuda.fallback import Fault
 from dkmeans.backends.weighted import weighted_squares
 from dkmeans.distance import Centers, Distance
@@ -73,7 +73,7 @@ def load(monkeypatch, gpu):
         device.describe_device = lambda: {"GPU": "the host"}
         device.share_of_cores = lambda: 12
         monkeypatch.setitem(sys.modules, DEVICE, device)
-        monkeypatch.setattr(trial, "check", check, raising=False)
+        monkeypatch.setattr(kernel_trial, "check", check, raising=False)
         monkeypatch.delitem(sys.modules, BACKEND, raising=False)
         return importlib.import_module(BACKEND)
 

@@ -15,8 +15,8 @@ from dkmeans.backends.cuda.fallback import Fault, Guarded, GuardedSums
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import ResultLost
 from dkmeans.exact import of_rows
+from dkmeans.exact_grid import Grid
 from dkmeans.exact_total import ExactTotal
-from dkmeans.grid import Grid
 from dkmeans.state import PartialSums, on_host, sum_up
 from tests.backends.cuda.problems import assert_same_sums, exact_sums
 

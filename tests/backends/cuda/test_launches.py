@@ -22,7 +22,7 @@ from dkmeans.backends.cuda.kernel_device import DEFINES
 from dkmeans.backends.cuda.kernel_source import kernel_source
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.distance import Centers, Distance
-from dkmeans.grid import NotFinite
+from dkmeans.exact_grid import NotFinite
 from tests.backends.cuda.nvrtc import Nvrtc, library
 from tests.backends.cuda.problems import (
     DTYPES,

@@ -10,7 +10,7 @@ from dkmeans.backends.native import bounds
 from dkmeans.backends.native.bounds import Bounds, Waiting
 from dkmeans.backends.native.runner import kernel_array
 from dkmeans.distance import Centers, Distance
-from dkmeans.grid import PIECE_ROWS, NotFinite
+from dkmeans.exact_grid import PIECE_ROWS, NotFinite
 from tests.exactly import same_partial_sums
 from tests.reference import METRICS
 

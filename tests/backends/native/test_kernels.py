@@ -6,7 +6,7 @@ from dkmeans.backends.native import kernels, packing, panels
 from dkmeans.backends.native.runner import kernel_array
 from dkmeans.backends.native.scratch import ScratchPerThread
 from dkmeans.distance import Centers, Distance
-from dkmeans.grid import digit_places
+from dkmeans.exact_grid import digit_places
 
 
 def test_squares_are_added_up_without_the_rows_that_are_off_the_grid():

@@ -7,7 +7,7 @@ from dkmeans import exact, loss
 from dkmeans.backends.native import mean_and_loss
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
-from dkmeans.grid import Grid
+from dkmeans.exact_grid import Grid
 from dkmeans.loss import inertia, total_of_terms
 from dkmeans.state import PartialSums
 from tests.exactly import units

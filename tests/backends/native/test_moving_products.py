@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkmeans import grid
+from dkmeans import exact_grid
 from dkmeans.backends import select
 from dkmeans.distance import Centers, Distance
-from dkmeans.grid import Grid, NotFinite
+from dkmeans.exact_grid import Grid, NotFinite
 from tests.exactly import units
 
 NATIVE, NUMPY = select("native"), select("numpy")
@@ -57,7 +57,7 @@ def test_rows_and_weights_of_any_size_are_moved_exactly(data):
 
 
 def test_several_pieces_are_moved_each_for_itself(monkeypatch):
-    monkeypatch.setattr(grid, "PIECE_ROWS", 300)
+    monkeypatch.setattr(exact_grid, "PIECE_ROWS", 300)
     rng = np.random.default_rng(5)
     rows, weights = rng.normal(size=(1000, 3)), rng.random(1000)
     found = agree(rows, weights, rng.integers(0, 5, (3, 1000)), Distance.SQUARED_EUCLIDEAN)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dkmeans.backends import weighted
 from dkmeans.backends.native import product_totals
-from dkmeans.grid import NotFinite
+from dkmeans.exact_grid import NotFinite
 
 
 def weights_for(rng, n, kind):

@@ -200,7 +200,7 @@ def test_tasks_that_were_awaited_for_long_are_released_at_once(client, monkeypat
 def test_a_frozen_worker_is_found_also_if_tasks_only_need_a_result_of_it(client, monkeypatch):
     for name in ("_CHECK_SECONDS", "_HEARTBEAT_SECONDS"):
         monkeypatch.setattr(module, name, 0.2)
-    monkeypatch.setattr("dkmeans.executors.dask.frozen._SILENT_SECONDS", 2)
+    monkeypatch.setattr("dkmeans.executors.dask.frozen_workers._SILENT_SECONDS", 2)
     cluster = Cluster(client)
     holder, other = cluster.threads_by_preferred_worker()
     rows = client.submit(bytes, 10, workers=[holder])

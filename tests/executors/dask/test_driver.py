@@ -139,7 +139,7 @@ def test_other_workers_take_over_from_a_worker_that_is_frozen(
 ):
     monkeypatch.setattr("dkmeans.executors.dask.driver._CALL_SECONDS", 1)
     monkeypatch.setattr("dkmeans.executors.dask.cluster._CHECK_SECONDS", 0.2)
-    monkeypatch.setattr("dkmeans.executors.dask.frozen._SILENT_SECONDS", 3)
+    monkeypatch.setattr("dkmeans.executors.dask.frozen_workers._SILENT_SECONDS", 3)
     rows = np.random.default_rng(1).normal(size=(90, 6)).astype(np.float32)
     batches = batches_of(dataset if stored else Dataset.from_array(rows))
     with Dask(client) as executor:
@@ -162,7 +162,7 @@ def test_results_in_order_go_on_without_a_worker_that_is_frozen(
 ):
     monkeypatch.setattr("dkmeans.executors.dask.cluster._CHECK_SECONDS", 0.2)
     monkeypatch.setattr("dkmeans.executors.dask.cluster._HEARTBEAT_SECONDS", 0.5)
-    monkeypatch.setattr("dkmeans.executors.dask.frozen._SILENT_SECONDS", 3)
+    monkeypatch.setattr("dkmeans.executors.dask.frozen_workers._SILENT_SECONDS", 3)
     chunks = list(batches_of(dataset)[0])
     expected = [accumulate(chunk.loaded(), centers()) for chunk in chunks]
     with Dask(client) as executor:

@@ -7,9 +7,9 @@ from dkmeans import Dataset
 from dkmeans.data import cache
 from dkmeans.exact import ExactSums
 from dkmeans.executors import Dask
+from dkmeans.executors.chunk_runs import Run, RunTotal
 from dkmeans.executors.dask import packets, remote
 from dkmeans.executors.reduction import Cost
-from dkmeans.executors.runs import Run, RunTotal
 from dkmeans.partial_sums import accumulate
 from dkmeans.prediction.per_chunk import score
 from tests.executors.laws import batches_of, centers

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dkmeans.data.batches import Batch
+from dkmeans.executors.chunk_runs import Run
 from dkmeans.executors.dask.shares import Share, Shares
-from dkmeans.executors.runs import Run
 
 
 def share_of(number, *arrays):

@@ -5,8 +5,8 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import given
 
+from dkmeans.exact_grid import Grid, total_of_digits
 from dkmeans.exact_total import total_of_squares
-from dkmeans.grid import Grid, total_of_digits
 from tests.values import fraction, rows_of_clusters
 
 

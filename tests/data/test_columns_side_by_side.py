@@ -7,7 +7,7 @@ from dkmeans_jobs.input import open_input
 
 from dkmeans import Dataset, Invalid, InvalidData, KMeans
 from dkmeans.data.batches import Batch
-from dkmeans.data.side_by_side import side_by_side
+from dkmeans.data.columns_side_by_side import side_by_side
 from dkmeans.data.views import Columns
 from tests.data.sources.rows import chunks_of, loaded
 

@@ -15,7 +15,7 @@ from dask import array as da
 
 from dkmeans import Dataset, Invalid, InvalidType, KMeans
 from dkmeans.feature_columns import numeric_column
-from dkmeans.prediction.kept import kept_columns
+from dkmeans.prediction.kept_columns import kept_columns
 
 ROWS = np.random.default_rng(5).normal(size=(350, 2))
 DAY = datetime.date(2020, 1, 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dkmeans.executors.dask.frozen import FrozenWorkers
+from dkmeans.executors.dask.frozen_workers import FrozenWorkers
 
 
 class Heartbeats:

@@ -9,8 +9,8 @@ import pytest
 
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda.kernel_source import kernel_source
+from dkmeans.backends.cuda.kernel_trial import check
 from dkmeans.backends.cuda.launches import Launches
-from dkmeans.backends.cuda.trial import check
 from dkmeans.distance import Distance
 from dkmeans.exact_total import ExactTotal
 from dkmeans.state import PartialSums

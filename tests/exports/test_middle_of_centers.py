@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
 from dkmeans import KMeans
-from dkmeans.exports.middle import middle_of
+from dkmeans.exports.middle_of_centers import middle_of
 
 
 @given(arrays(np.float64, (4, 3), elements=st.floats(-1e300, 1e300)))

@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
+from dkmeans.executors.chunk_runs import (
+    Run,
+    RunTotal,
+    cut_into_runs,
+    merged,
+    reduce_batches,
+    reduce_runs,
+)
 from dkmeans.executors.reduction import Cost, Throughput
-from dkmeans.executors.runs import Run, RunTotal, cut_into_runs, merged, reduce_batches, reduce_runs
 from tests.executors.slow_rows import SlowRows
 from tests.numbered import Numbers
 

@@ -11,7 +11,7 @@ import pytest
 from dkmeans import Dataset
 from dkmeans.executors import Serial
 from dkmeans.executors.reduction import participant
-from dkmeans.executors.shared import Participant, SharedReads
+from dkmeans.executors.shared_reads import Participant, SharedReads
 
 
 @dataclass(frozen=True)
