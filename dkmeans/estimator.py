@@ -347,35 +347,11 @@ class KMeans(Model):
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         notifier = self._notifier(run_hooks, listeners)
-        rollback = None
-        if checkpoint_path is not None:
-            earlier = check_path("checkpoint_path", checkpoint_path)
-            rollback = checkpoints.rollback_to(self.model_dir, earlier)
-        if overwrite:
-            manifest, found = checkpoints.Manifest.of_new_model(self.model_dir), None
-        elif rollback is not None:
-            manifest, found = rollback.manifest, rollback.checkpoint
-        else:
-            manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
-        if found is None and (remedy := self._remedy()):
-            must = "model_dir must be that of a model, or a new directory"
-            raise Invalid(f"{must}, got {self.model_dir!r}.{remedy}")
-        done = found.state.step if found else 0
-        plan = Plan(
-            self.model_dir,
-            self._settings,
-            self._initialization,
-            done + steps if steps is not None else max_steps,
-            self._relative_tolerance,
-            self._config,
-            self._num_restarts,
-            self._empty_clusters,
-            has_hooks=bool(run_hooks or listeners),
-            may_be_unchanged=steps is None and found is not None and found.is_unchanged,
-            loss_offset=self._loss_offset,
-            shift_tolerance=self._shift_tolerance,
-        )
+        manifest, found, rollback = self._opened(checkpoint_path, overwrite=overwrite)
+        has_hooks = bool(run_hooks or listeners)
+        plan = self._plan_of_call(found, steps, max_steps, has_hooks=has_hooks)
         if found is not None:
+            done = found.state.step
             check_same_model(plan, found)
             report_ignored(plan, done)
             if found.settings.scaling is not None:
@@ -394,6 +370,50 @@ class KMeans(Model):
                 rollback.commit(self.model_dir)
         self._hold(saved or found)
         return self
+
+    def _opened(
+        self, checkpoint_path: str | os.PathLike[str] | None, *, overwrite: bool
+    ) -> tuple[checkpoints.Manifest, Checkpoint | None, checkpoints.Rollback | None]:
+        """Return the manifest, the checkpoint to continue from, and the rollback to it if any.
+
+        Raises:
+            Invalid: there is no model, and the directory holds something else.
+        """
+        rollback = None
+        if checkpoint_path is not None:
+            earlier = check_path("checkpoint_path", checkpoint_path)
+            rollback = checkpoints.rollback_to(self.model_dir, earlier)
+        if rollback is not None:
+            return rollback.manifest, rollback.checkpoint, rollback
+        found: Checkpoint | None = None
+        if overwrite:
+            manifest = checkpoints.Manifest.of_new_model(self.model_dir)
+        else:
+            manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
+        if found is None and (remedy := self._remedy()):
+            must = "model_dir must be that of a model, or a new directory"
+            raise Invalid(f"{must}, got {self.model_dir!r}.{remedy}")
+        return manifest, found, None
+
+    def _plan_of_call(
+        self, found: Checkpoint | None, steps: int | None, max_steps: int | None, *, has_hooks: bool
+    ) -> Plan:
+        """Return what a call of `train` is to do, which continues `found`."""
+        done = found.state.step if found else 0
+        return Plan(
+            self.model_dir,
+            self._settings,
+            self._initialization,
+            done + steps if steps is not None else max_steps,
+            self._relative_tolerance,
+            self._config,
+            self._num_restarts,
+            self._empty_clusters,
+            has_hooks=has_hooks,
+            may_be_unchanged=steps is None and found is not None and found.is_unchanged,
+            loss_offset=self._loss_offset,
+            shift_tolerance=self._shift_tolerance,
+        )
 
     @naming_shutdown()
     def evaluate(

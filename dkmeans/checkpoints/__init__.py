@@ -10,12 +10,13 @@ holds, and `checkpoint` has the values that all share.
 
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop, variables
 from dkmeans.checkpoints.commit import new_name, prepare, remove_orphans, save
-from dkmeans.checkpoints.loading import address_of, latest, load, open_latest, rollback_to
+from dkmeans.checkpoints.loading import Rollback, address_of, latest, load, open_latest, rollback_to
 from dkmeans.checkpoints.manifest import Manifest
 
 __all__ = [
     "Checkpoint",
     "Manifest",
+    "Rollback",
     "Settings",
     "Stop",
     "address_of",

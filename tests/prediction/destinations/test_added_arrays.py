@@ -95,10 +95,14 @@ def test_what_is_no_group_or_has_such_arrays_is_refused_and_left(trained, tmp_pa
         Invalid, match=r"in a group of Zarr version 3, got .*/other, where there is none"
     ):
         trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::other")
-    with pytest.raises(Invalid, match="must be a group without distance, unless predictions added it"):
+    with pytest.raises(
+        Invalid, match="must be a group without distance, unless predictions added it"
+    ):
         trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::/", distance=True)
     trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::/")
-    with pytest.raises(Invalid, match="must be a group without distance, unless predictions added it"):
+    with pytest.raises(
+        Invalid, match="must be a group without distance, unless predictions added it"
+    ):
         trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::/", distance=True)
     assert group["distance"].shape == (3,)
     assert group["cluster_index"].shape == (350,)
