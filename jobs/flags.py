@@ -50,6 +50,21 @@ def initialization(name: str) -> str:
     return name
 
 
+class _Once(argparse.Action):
+    """Store a value; refuse a second one, which argparse would take in place of the first."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "must be given once, with a comma between two names")
+        setattr(namespace, self.dest, values)
+
+
 def _switch(meaning: str) -> dict[str, Any]:
     """Return the settings of a flag without a value."""
     return {"action": "store_true", "default": None, "help": meaning}
@@ -58,6 +73,11 @@ def _switch(meaning: str) -> dict[str, Any]:
 def _text(metavar: str, meaning: str) -> dict[str, Any]:
     """Return the settings of a flag that takes any text but an empty one."""
     return {"type": text, "metavar": metavar, "help": meaning}
+
+
+def _names(meaning: str) -> dict[str, Any]:
+    """Return the settings of a flag that takes names with a comma between two."""
+    return {"type": text, "metavar": "A,B,C", "action": _Once, "help": meaning}
 
 
 def _integer(metavar: str, meaning: str) -> dict[str, Any]:
@@ -89,8 +109,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "by side), an .npy file, or a .parquet file or directory; several of them, or a pattern "
         "such as 'part-*.npy', follow one another",
     },
-    "--columns": _text(
-        "A,B,C",
+    "--columns": _names(
         "columns of a Parquet input to use (default all but the weights, an index of pandas or "
         "Dask, and those that folders name, as year=2024), or arrays of a Zarr group; a name with "
         "a comma is in double quotes",
@@ -188,8 +207,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "none). It needs the extra mlflow",
     ),
     # How good the clusters are.
-    "--indices": _text(
-        "A,B,C",
+    "--indices": _names(
         "indices of the clustering to compute in the same pass, or all: "
         f"{', '.join(INDICES)} (default none)",
     ),
@@ -209,8 +227,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--top": _integer(
         "M", "also write the M nearest centers and the distances to them (default none)"
     ),
-    "--keep": _text(
-        "A,B,C",
+    "--keep": _names(
         "columns of the input, Parquet or a Zarr group, to write too, such as ids (default none)",
     ),
     "--transform": _switch(

@@ -78,3 +78,11 @@ def test_a_removed_init_is_refused_and_its_replacement_named(by_file, store, tmp
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "removed" in line)
     assert line.endswith("argument --init: 'afk-mc2' was removed; use --init k-means|| instead")
     assert "k-means||" in NAMES
+
+
+@pytest.mark.parametrize("flag", ["--columns", "--keep"])
+def test_names_in_two_flags_are_refused_as_only_the_last_would_count(flag, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "rows.parquet", "--model-dir", "m", "--output", "o", flag, "x", flag, "y"])
+    told = f"argument {flag}: must be given once, with a comma between two names"
+    assert told in capsys.readouterr().err
