@@ -39,8 +39,8 @@ ELSEWHERE = {
 SCHEDULER, BUCKET = "tcp://scheduler:8786", "s3://bucket"
 # Folders of the repository whose files commands name.
 FOLDERS = ("benchmarks/", "deploy/", "tests/")
-# A folder that a page makes.
-MADE = "deploy/k8s/overlays/mine"
+# Folders that a page makes.
+MADE = ("deploy/k8s/overlays/mine", "deploy/k8s/overlays/my-job")
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def run_commands(code, where):
 
 def is_missing(word):
     """Return whether the word of a command line is a path in the repository that does not exist."""
-    return word != MADE and word.startswith(FOLDERS) and not (ROOT / word.split("::")[0]).exists()
+    return word not in MADE and word.startswith(FOLDERS) and not (ROOT / word.split("::")[0]).exists()
 
 
 def exit_code_of(function, arguments):
