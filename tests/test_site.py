@@ -121,7 +121,8 @@ def run_commands(code, where):
 
 def is_missing(word):
     """Return whether the word of a command line is a path in the repository that does not exist."""
-    return word not in MADE and word.startswith(FOLDERS) and not (ROOT / word.split("::")[0]).exists()
+    is_path = word.startswith(FOLDERS) and word not in MADE
+    return is_path and not (ROOT / word.split("::")[0]).exists()
 
 
 def exit_code_of(function, arguments):
