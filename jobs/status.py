@@ -23,6 +23,8 @@ from dkmeans.report import IterationCost, Progress, progress_of
 logger = logging.getLogger("dkmeans")
 
 _STATUS_FILE = "status.json"
+# What people read of a state that is the end of a job.
+_ENDS = {"done": "done", "KeyboardInterrupt": "interrupted", "Outage": "stopped by an outage"}
 _WRITE_INTERVAL_SECONDS = 10.0
 # A job that has written no status for this long was killed, or cannot reach its storage.
 _SILENT_SECONDS = 90.0
@@ -116,7 +118,7 @@ def describe(status: Status) -> str:
     seconds = _seconds_since(status.noted)
     ago = _duration(seconds) + " ago"
     if status.state != "running":
-        return f"{status.state}, {ago}"
+        return f"{_ENDS.get(status.state, f'failed ({status.state})')}, {ago}"
     driver = f"on {status.host} (process {status.process})"
     if seconds > _SILENT_SECONDS:
         return f"was running {driver}, and has noted nothing since {ago}"

@@ -58,6 +58,19 @@ def test_the_progress_of_a_status_is_that_of_the_last_iteration(model_dir):
 
 
 @pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        ("KeyboardInterrupt", "interrupted"),
+        ("Outage", "stopped by an outage"),
+        ("InvalidData", "failed (InvalidData)"),
+    ],
+)
+def test_the_end_of_a_job_is_described_in_words(state, text):
+    noted = datetime.now(UTC).isoformat()
+    assert describe(Status(state, "node", 1, noted, noted)) == f"{text}, 0 s ago"
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"), [(40, "40 s"), (130, "2 min"), (7300, "2 h"), (3 * 86_400, "3 days")]
 )
 def test_the_age_of_a_status_is_in_a_unit_for_people(seconds, text):
