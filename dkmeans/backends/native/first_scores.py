@@ -248,7 +248,7 @@ def _copy_row(
 
 @inlined
 def _leave_out(place: Any, panel: Any, in_bytes: Any) -> None:
-    """Let no row look for candidates in the panel of its best one, unless there may be others."""
+    """Leave out a panel whose best center has been scored, unless others of it are candidates."""
     if in_bytes.minima[panel, 1, place] > in_bytes.limits[place]:
         in_bytes.minima[panel, 0, place] = np.inf
 
