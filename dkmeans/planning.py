@@ -39,8 +39,29 @@ class FitPlan:
     seconds_of_a_later_one: float
     remarks: tuple[str, ...]
 
+    def numbers(self) -> dict[str, Any]:
+        """Return the plan by name for programs, as JSON holds it: sizes in bytes, no units."""
+        found = self.preflight
+        return {
+            "rows": found.rows,
+            "columns": found.columns,
+            "column_names": list(found.names),
+            "dtype": found.dtype,
+            "bytes": found.bytes,
+            "chunks": found.chunks,
+            "largest_chunk_bytes": found.chunk_bytes,
+            "workers": found.memory.workers,
+            "threads": found.memory.threads,
+            "worker_memory_bytes": found.memory.limit,
+            "cached_share": found.cached_share,
+            "bounds_bytes": self.bounds_bytes,
+            "seconds_of_the_first_iteration": self.seconds_of_the_first_iteration,
+            "seconds_of_a_later_one": self.seconds_of_a_later_one,
+            "remarks": list(self.remarks),
+        }
+
     def facts(self) -> dict[str, Any]:
-        """Return the plan by name, as texts and numbers for people and for JSON."""
+        """Return the plan by name for people, sizes with their units."""
         found = self.preflight
         cached = f"{found.cached_share:.0%}" if found.is_stored else "the rows are there already"
         return {

@@ -46,4 +46,4 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             plan = plan_fit(
                 dataset, arguments.num_clusters, computation, executor, cache, on_gpu=on_gpu
             )
-    return plan.facts()
+    return plan.numbers() if arguments.json else plan.facts()
