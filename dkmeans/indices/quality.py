@@ -10,6 +10,7 @@ NaN.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -30,6 +31,8 @@ from dkmeans.json_text import numbers_of
 from dkmeans.scaling import Scaling
 from dkmeans.state import FloatArray, IndexArray
 
+logger = logging.getLogger("dkmeans")
+
 _ALL = "all"
 # Pairs of centers, and values of their differences, that are computed at a time. A matrix product,
 # which reads all centers, is of at least so many rows.
@@ -38,6 +41,9 @@ _PAIRS_AT_ONCE, _FEWEST_ROWS = 2**17, 16
 _MOST_PAIRS = 8
 # Bound of what underflow takes from a squared distance, in smallest normal numbers.
 _UNDERFLOW = 2.0**26
+# Relative error of squares about means, and mean cosine distance, beyond which indices may differ
+# from their definition by more than 1e-9.
+_LARGEST_ERROR, _SMALLEST_COSINE = 1e-9, 1e-6
 # The index that needs the squares of `Moments`.
 DEVIATION = "cluster_deviation"
 
@@ -82,7 +88,33 @@ def indices_of(
     """
     values = exact_rows(centers.values, centers.distance)
     judged = _Clusters(moments, values, centers.distance, scaling)
-    return {name: _INDICES[name](judged) for name in names if name != SAMPLED}
+    found = {name: _INDICES[name](judged) for name in names if name != SAMPLED}
+    _report_lost_digits(judged, found)
+    return found
+
+
+def _report_lost_digits(clusters: _Clusters, found: Iterable[str]) -> None:
+    """Warn if indices have fewer digits than they are documented to have.
+
+    Variances are differences of squares about the centers, which lose digits if centers are far
+    from the means of their rows. A cosine distance has an absolute error: small ones have few
+    digits.
+    """
+    if clusters.distance is Distance.COSINE:
+        if 0 < clusters.mean_of_all(DISTANCE) < _SMALLEST_COSINE:
+            logger.warning(
+                "indices have few digits: rows are as near to their centers as the rounding errors "
+                "of the cosine distance"
+            )
+        return
+    if names := sorted({"calinski_harabasz", DEVIATION}.intersection(found)):
+        error = np.finfo(np.float64).eps * float(clusters.moved.sum())
+        if error > _LARGEST_ERROR * clusters.squares_about_means:
+            logger.warning(
+                "%s: of few digits, because centers are far from the means of their rows; train "
+                "the model on rows like these first",
+                ", ".join(names),
+            )
 
 
 def as_json(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,6 +173,17 @@ class _Clusters:
         """(k, d) the variances of the columns; NaN without rows."""
         squares = self._means_of(self.moments.squares)
         return np.asarray(np.maximum(squares - np.square(self.means - self.centers), 0.0))
+
+    @cached_property
+    def moved(self) -> FloatArray:
+        """Squared distances of filled centers from the means of their rows, times the weights."""
+        moves = squared_norms(self.means[self.filled] - self.centers[self.filled])
+        return np.asarray(self.weights[self.filled] * moves)
+
+    @property
+    def squares_about_means(self) -> float:
+        """Sum of the squared distances of all rows from the means of their clusters."""
+        return max(0.0, float((self.inertias[self.filled] - self.moved).sum()))
 
     @cached_property
     def _measures(self) -> FloatArray:
@@ -269,8 +312,7 @@ def _calinski_harabasz(clusters: _Clusters) -> float:
     count = int(filled.sum())
     weights, middle = clusters.weights[filled][:, None], clusters.centers.mean(axis=0)
     means = clusters.means[filled] - middle
-    moves = squared_norms(clusters.means[filled] - clusters.centers[filled])
-    within = max(0.0, float((clusters.inertias[filled] - clusters.weights[filled] * moves).sum()))
+    within = clusters.squares_about_means
     between = float((weights * np.square(means - (weights * means).sum(axis=0) / rows)).sum())
     if count < 2 or rows <= count or within == 0:
         return np.nan

@@ -167,6 +167,34 @@ def test_indices_that_are_not_defined_are_none(tmp_path):
     assert found["silhouette"] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("far", "digits"), [(10.0, 9), (1e4, 6), (1e8, 0)])
+def test_centers_so_far_from_their_rows_that_digits_are_lost_are_said(
+    tmp_path, caplog, far, digits
+):
+    rng = np.random.default_rng(1)
+    rows = np.vstack([rng.normal(size=(50, 3)), rng.normal(size=(50, 3)) + np.array([10, 0, 0])])
+    centers = np.array([[0.0, far, 0.0], [10.0, far, 0.0]])
+    model = KMeans(2, tmp_path, centers, use_mini_batch=False).train(lambda: centers, steps=1)
+    found = model.evaluate(lambda: rows, indices=["calinski_harabasz", "cluster_deviation"])
+    labels = np.array(list(model.predict_cluster_index(lambda: rows)))
+    expected = calinski_harabasz_score(rows, labels)
+    assert found["calinski_harabasz"] == pytest.approx(expected, rel=10.0**-digits)
+    warned = "calinski_harabasz, cluster_deviation: of few digits" in caplog.text
+    assert warned == (digits < 9)
+    caplog.clear()
+    model.evaluate(lambda: rows, indices=["silhouette"])
+    assert "digits" not in caplog.text
+
+
+@pytest.mark.parametrize(("spread", "warned"), [(1e-2, False), (1e-6, True)])
+def test_directions_whose_distances_are_rounding_errors_are_said(tmp_path, caplog, spread, warned):
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=16) + spread * rng.normal(size=(200, 16))
+    model = KMeans(3, tmp_path, "kmeans_plus_plus", "cosine", 1, use_mini_batch=False)
+    model.train(lambda: rows, steps=3).evaluate(lambda: rows, indices="all")
+    assert ("rounding errors of the cosine distance" in caplog.text) == warned
+
+
 def test_means_of_standardized_rows_of_length_one_are_in_no_other_unit(tmp_path):
     rows = np.random.default_rng(3).normal(size=(300, 3)) * [1, 10, 100] + 1000
     model = KMeans(2, tmp_path, rows[:2], "cosine", use_mini_batch=False)
