@@ -43,14 +43,15 @@ _CARRY_FREE = 2**61
 _LOW_BITS = 2**PLANE_BITS - 1
 # Largest shift of a plane: no integer but 0 is shifted by so many bits.
 _MOST_SHIFTED = 62
-# Most values beside the planes: this number, or one for so many sums if that is more.
+# Largest number of values in `few`: the first number, or the number of sums divided by the second
+# if that is larger.
 _FEW_VALUES, _FEW_OF_SUMS = 2**10, 2**5
-# With so many sums, values stay beside the planes also when sums are sent (`compacted`): a further
-# plane would take as much memory as two copies of float32 centers.
+# From this number of sums on, `few` stays beside the planes also when sums are sent (`compacted`):
+# a further plane would take as much memory as two copies of float32 centers.
 _LARGE_SUMS = 2**20
 # Sums that are divided at a time: a dozen arrays of them stay in the second-level cache.
 _SUMS_AT_ONCE = 2**13
-# Sums of which copies are made at a time: few in all where centers are large.
+# Number of sums that are copied at a time: a small part of the sums of large centers.
 _PIECE_SUMS = 2**17
 # Planes up to this number are divided in float64; sums with others, as fractions.
 FAST_PLANES = 4
@@ -102,15 +103,15 @@ class ExactSums:
         return self.copied().plus_in_place(other)
 
     def _plus_on_a_finer_grid(self, other: ExactSums, planes: dict[int, IndexArray]) -> ExactSums:
-        """Return the sum of these sums and others of another grid, on the finer one.
+        """Return the sum of these sums and others of another grid, in each column on the finer one.
 
         Args:
             other: The others.
-            planes: Arrays for the planes of the sum, also those of these sums; missing ones are
-                added.
+            planes: Arrays that the planes of the sum are written to; missing ones are added. They
+                may be the planes of these sums, which are then overwritten.
         """
         grid = Grid(np.minimum(self.grid.exponents, other.grid.exponents))
-        # Some clusters at a time: all would be moved to the new grid in copies.
+        # Some clusters at a time: sums are copied when they are moved to the new grid.
         parts = [ExactSums(each.grid, each.planes).pieces() for each in (self, other)]
         for (piece, own), (_, others) in zip(*parts, strict=True):
             of_piece = (own.on(grid) + others.on(grid)).planes
@@ -159,10 +160,10 @@ class ExactSums:
         return replace(self, planes={m: plane.copy() for m, plane in self.planes.items()})
 
     def compacted(self) -> ExactSums:
-        """Return the same sums in memory that can grow, with `few` added to the planes.
+        """Return the same sums in writable planes, with `few` added to the planes.
 
-        The memory is their own, unless it is read-only, as that of received arrays may be. Large
-        planes keep the values of `few` beside them.
+        The planes are those of these sums, or copies if one is read-only, as received arrays may
+        be. `few` is not added to large planes.
         """
         if not all(plane.flags.writeable for plane in self.planes.values()):
             return self.copied().compacted()
@@ -270,9 +271,10 @@ class ExactSums:
         return means
 
     def whole_quotients(self, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
-        """Return means, and a mask of those that are not of whole numbers, (k, d) each.
+        """Return means, and a mask of those that may not be correctly rounded, (k, d) each.
 
-        A quotient of two whole numbers that float64 holds is correctly rounded.
+        A quotient of two whole numbers that float64 holds is correctly rounded, unless it is
+        subnormal or overflows.
         """
         (sums, is_whole), (weight, is_whole_weight) = self.whole(), weights.whole()
         exponents = self.grid.exponents - weights.grid.exponents
@@ -330,7 +332,7 @@ class ExactSums:
         return totals, PLANE_BITS * least
 
     def whole(self) -> tuple[FloatArray, BoolArray]:
-        """Return plane 0 as float64, and a mask of the sums of which it is all, exactly."""
+        """Return plane 0 as float64, and a mask of the sums that it represents exactly."""
         plane = self.planes[0]
         is_whole = np.abs(plane) <= LARGEST_WHOLE
         for m, other in self.planes.items():
@@ -339,7 +341,7 @@ class ExactSums:
         return plane.astype(np.float64), is_whole
 
     def terms(self, cluster: int) -> list[float]:
-        """Return float64 numbers whose sum is the sum of a cluster, which has one column."""
+        """Return float64 numbers that add up exactly to a cluster's sum, of sums of one column."""
         left, found = self.exact(cluster, 0), []
         largest = Fraction(np.finfo(np.float64).max)
         while left:
@@ -474,7 +476,7 @@ def first_column(some: Elements) -> Elements:
 
 def where(mask: BoolArray) -> Iterator[Elements]:
     """Yield pieces of the elements of a (k, d) mask that are True."""
-    if mask.any():  # which takes a small part of the time
+    if mask.any():  # takes a small part of the time of `nonzero`
         yield from in_pieces(mask.nonzero())
 
 

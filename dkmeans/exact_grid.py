@@ -36,9 +36,10 @@ _USUAL_BITS = 38
 _LEAST_EXPONENT, _MOST_EXPONENT = -960, 960
 # For cosine the rows have length one, and a row adds the nearest multiple of this power of two.
 COSINE_EXPONENT = -45
-# Grids that are finer by so many bits hold nearly the same values.
+# Grids that are finer by up to this many bits hold nearly the same values.
 _SIMILAR_BITS = 3
-# Rows that a grid is made from: fewer of wide rows.
+# Largest and least number of rows that a grid is made from. In between, as many rows as have this
+# number of values.
 _SAMPLED_ROWS, _FEWEST_SAMPLED, _SAMPLED_VALUES = 32, 4, 2**16
 # Exponents of the digits of a value on the grid: 46 bits of plane 0, for float64 32 of plane -1.
 # The products of two digits are below 2^46, so float64 holds the sums of 128 of them; half as many
@@ -54,7 +55,7 @@ def slices(rows: int, width: int, values: int) -> Iterator[slice]:
 
 
 def piece_slices(rows: int) -> Iterator[slice]:
-    """Yield slices of so many rows, each of at most `PIECE_ROWS`."""
+    """Yield slices that cut `rows` rows into pieces of at most `PIECE_ROWS`."""
     return slices(rows, 1, PIECE_ROWS)
 
 
@@ -151,7 +152,7 @@ class Grid:
 
     @QUIET
     def rounded_away(self, points: FloatArray) -> FewValues:
-        """Return what is left of (n, d) rows that are added to their planes as nearest integers.
+        """Return the errors of (n, d) rows whose values are rounded to integers in their planes.
 
         Returns:
             The differences that are not zero; `clusters` are the numbers of the rows.
@@ -221,7 +222,7 @@ class FewValues:
         return FewValues(*(array[order] for array in self._arrays))
 
     def between(self, start: int, stop: int) -> FewValues:
-        """Return the values of clusters `start` to before `stop`; `start` becomes cluster 0.
+        """Return the values of the clusters `start:stop`; `start` becomes cluster 0.
 
         The values must be `in_order`.
         """

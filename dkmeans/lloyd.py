@@ -2,8 +2,8 @@
 
 Full batch and both kinds of mini-batch are one loop. An iteration adds up the rows of its steps,
 cluster by cluster (E, `partial_sums`), and then moves the centers (M, `update`). Schedules differ
-in the number of batches in an iteration, and in whether counts survive it. Several starts are
-trained side by side over the same chunks.
+in the number of batches in an iteration, and in whether the counts of the centers survive an
+iteration (`schedule`). Several starts are trained side by side over the same chunks.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     it. A row of the weight w counts as w rows.
 
     Raises:
-        InvalidData: clusters are empty, and the rules forbid that.
+        InvalidData: clusters are empty, and the rules forbid that; or the loss is not finite.
     """
     if state.pending is None:
         return state
@@ -68,11 +68,11 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     means = np.empty(centers.shape) if keeps_means else centers
     backend = select_processor(rules.computation.backend)
     # Some clusters at a time: float64 copies of large centers would be most of the memory.
-    for some, of_some in sums.sums.pieces():
-        of_rows = of_some.means(sums.cluster_weights.clusters(some), backend.quotients)
-        is_used = sums.counts[some] > 0
-        means[some] = _moved_centers(state, of_rows, is_used, share, rules, some)
-        centers[some] = means[some]
+    for piece, piece_sums in sums.sums.pieces():
+        row_means = piece_sums.means(sums.cluster_weights.clusters(piece), backend.quotients)
+        is_used = sums.counts[piece] > 0
+        means[piece] = _moved_centers(state, row_means, is_used, share, rules, piece)
+        centers[piece] = means[piece]
     # The loss of an iteration of one step is that of the step.
     is_known = state.pending_steps == 1 and state.losses
     loss = state.losses[-1] if is_known else _loss(state, state.pending, rules)
@@ -106,7 +106,7 @@ def _moved_centers(
     Args:
         state: The state before.
         means: The means of the rows of these clusters, float64.
-        is_used: True for each of them that has rows.
+        is_used: True for each of these clusters that has rows.
         share: (k,) weight of the iteration's rows in each new mean, if counts survive; else None.
         rules: Rules by which centers are computed.
         some: The clusters.

@@ -27,8 +27,8 @@ logger = logging.getLogger("dkmeans")
 class FitSaver(AbstractContextManager["FitSaver"]):
     """Saves a fit as often as the configuration says, and at the end of a call.
 
-    A thread of its own writes one checkpoint at a time, while training goes on. `_begin` waits for
-    the write before, and raises the error if it failed.
+    A separate thread writes one checkpoint at a time, while training goes on. `_begin` waits for
+    the previous write, and raises the error of a write that failed.
 
     Args:
         plan: What to do.
@@ -48,7 +48,8 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         self._writing: Future[tuple[Manifest, News | None, int]] | None = None
         # Name and step of the last checkpoint that was begun.
         self._attempt, self._attempted_step = "", fit.step if fit else 0
-        # Unfinished checkpoints of other drivers, who can commit them until this one has saved.
+        # Addresses of unfinished checkpoints and temporary files. They are removed after the first
+        # save: until then another driver may still commit such a checkpoint.
         self._orphans = checkpoints.remove_orphans(plan.model_dir, manifest)
         self._began_at = time.monotonic()
         self._saved_step = fit.step if fit else None
@@ -56,13 +57,14 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         self.history = History(plan.model_dir, fit.step if fit else 0)
 
     def __exit__(self, *error: object) -> None:
-        # After an error of a hook a write may still be going on. It must not outlive `train`.
+        # After an error in a hook a write may still be going on. It must not outlive `train`:
+        # `exception` waits for the end of the write.
         if self._writing is not None and (failure := self._writing.exception()):
             logger.warning("step %d is not saved: %s", self._attempted_step, failure)
         self._thread.shutdown()
 
     def is_due(self, fit: Fit) -> bool:
-        """Return True if it is time for a checkpoint. There is none within an iteration."""
+        """Return True if a checkpoint is due: never within an iteration."""
         config = self._plan.config
         if fit.pending_steps or not config.saves_on_the_way:
             return False
@@ -86,7 +88,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
                 self._finish()
 
     def _begin(self, fit: Fit, stop: Stop | None) -> None:
-        """Begin to write a checkpoint, after the one before."""
+        """Wait for the end of the previous write, and begin to write a checkpoint."""
         self._finish()
         # Set before the write: an interrupt may come after the commit and before the write ends.
         self._attempt, self._attempted_step = checkpoints.new_name(fit.step), fit.step
@@ -135,7 +137,8 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         The checkpoint is marked as interrupted in both cases, unless all starts had ended.
         """
         try:
-            with suppress(Outage, *storage.WRITE_ERRORS):  # a later state is saved now
+            # The failure of the previous write does not matter: `fit` is saved below.
+            with suppress(Outage, *storage.WRITE_ERRORS):
                 self._finish()
             if self._saved_step != fit.step:
                 self._save_interrupted(fit)
@@ -149,6 +152,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
             )
 
     def _save_interrupted(self, fit: Fit) -> None:
+        """Save a fit, unless the checkpoint that was begun last is of this step and committed."""
         current = Manifest.read(self._plan.model_dir)
         if current.latest == self._attempt:  # the interrupt came after the checkpoint was committed
             self._manifest = current

@@ -120,6 +120,6 @@ def _key(
     """Return the cache key of one kind of entry, of a chunk and a start; None without a cache."""
     if start is None or budget is None or not budget.cache_bytes:
         return None
-    # Unique also among trainings that share reads.
+    # The participant makes the key unique among trainings that share reads.
     name = participant.get(), start
     return what, name, loaded.chunk.number, loaded.chunk.rows

@@ -104,7 +104,7 @@ def _train(
             pass  # only to notify the listeners: the checkpoint was saved by an earlier call
     notifier.created(fit.state)
     first_step = fit.step
-    # With an input that ends a call takes at least one step, even if no center would move.
+    # If the input ends, a call takes at least one step, even if no center would move.
     if plan.may_be_unchanged and dataset.is_endless and _has_same_rows(plan, dataset):
         is_unchanged, batches = _is_unchanged(plan, fit, batches, executor)
         if is_unchanged:
@@ -158,7 +158,8 @@ def _report_missing_limits(plan: Plan, dataset: Dataset) -> None:
 
 def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> None:
     """Log why a call ended; warn if the input ended before a limit, or if clusters are empty."""
-    # Without limits a warning is logged only if there was no step: `limits` must not be empty then.
+    # A call without limits that took no step gets "a first step" as its limit: the warning below is
+    # then logged. A call without limits that took steps gets no warning.
     steps = fit.step - first_step
     limits = plan.describe_limits() or ("" if steps else "a first step")
     if reason is StopReason.END_OF_INPUT and limits:
@@ -239,7 +240,8 @@ def _steps_until_stop(
     """
     limit = None if plan.last_step is None else plan.last_step - fit.step
     schedule, numbered = plan.settings.schedule, _numbered(batches)
-    # An iteration holds the batches of its steps: rows that an input may reuse are copied.
+    # All batches of an iteration are in memory at once. An iterator may refill the array of a batch
+    # for the next batch: such rows are copied.
     coming = map(owned, numbered) if schedule.steps_per_iteration > 1 else numbered
     iterations = schedule.iterations(coming, fit.pending_steps, limit)
     same_rows = _has_same_rows(plan, dataset)
@@ -307,7 +309,10 @@ def _stop_reason(plan: Plan, fit: Fit, notifier: Notifier) -> StopReason:
 def _is_unchanged(
     plan: Plan, fit: Fit, batches: Iterator[Batch], executor: Executor
 ) -> tuple[bool, Iterator[Batch]]:
-    """Return whether an iteration would move no center of any start, and all batches."""
+    """Return whether an iteration would leave all centers of all starts in place, and the batches.
+
+    The batch that was read for the test is the first of the returned batches.
+    """
     first = next(batches, None)
     if first is None:
         return False, batches
@@ -347,8 +352,8 @@ def _progress(
         cost: Cost of the iteration.
     """
     state, previous = fit.state, before.starts[fit.best].state if before else None
-    # `rows` and `losses` are taken from a running start: the best start may have stopped earlier,
-    # and then has those of an earlier iteration.
+    # `rows` and the number of steps are taken from a running start: the best start may have stopped
+    # earlier, and then has those of an earlier iteration.
     running = fit.starts[fit.running[0]].state
     is_whole = state.pending is None
     # A whole iteration has set `inertia`; an incomplete one has only the losses of its steps.

@@ -108,7 +108,7 @@ def save(
 
 
 def remove_orphans(model_dir: str, manifest: Manifest) -> list[str]:
-    """Remove checkpoints that crashed drivers did not finish to write or to remove.
+    """Remove checkpoints that crashed drivers did not finish writing or removing.
 
     Only checkpoints of a lower step than the latest are removed. Another driver may be writing the
     others, and temporary files, right now.
@@ -135,13 +135,14 @@ def remove_orphans(model_dir: str, manifest: Manifest) -> list[str]:
 
 
 def _open_directory(model_dir: str) -> None:
-    """Make the directory a group of Zarr, unless it is one.
+    """Make the directory a Zarr group, unless it is one.
 
     Raises:
-        Invalid: the directory holds something else of Zarr.
+        Invalid: the directory is another kind of Zarr node, such as an array.
     """
     address = storage.join(model_dir, METADATA)
-    metadata = storage.read_json(address)  # which warns of a damaged file
+    # `read_json` returns None for a damaged file too, and logs a warning: the file is replaced.
+    metadata = storage.read_json(address)
     if metadata is None:
         storage.write(address, group_metadata({}))
     elif not (isinstance(metadata, dict) and metadata.get("node_type") == "group"):

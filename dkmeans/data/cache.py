@@ -94,6 +94,7 @@ class Cache:
         return self._bytes
 
     def __contains__(self, key: Hashable) -> bool:
+        """Return whether the rows of a key are cached for the fit of this context."""
         budget = cache_budget.get()
         return budget is not None and key in self._rows.get(budget.fit, ())
 
@@ -137,7 +138,7 @@ class Cache:
         return rows
 
     def put_entry(self, key: Hashable, entry: Cached, *, evicts_rows: bool) -> bool:
-        """Cache an entry if there is room, and a budget in this context; return whether it is.
+        """Cache an entry if this context has a budget with room; return whether it was cached.
 
         Args:
             key: Unique key of the entry.
@@ -193,11 +194,14 @@ class Cache:
                 _trim()
 
     def _evict(self, budget: CacheBudget, size: int) -> bool:
-        """Evict entries, then rows, of a fit; return whether anything was evicted.
+        """Evict entries, then rows, of a fit, and mark the fit in `_full`.
 
         Args:
             budget: Budget of the fit.
-            size: Number of bytes to evict, if the fit has so many.
+            size: Number of bytes to evict. If the fit has fewer, all of them are evicted.
+
+        Returns:
+            True if anything was evicted.
         """
         evicted = 0
         mine: dict[Hashable, Any]

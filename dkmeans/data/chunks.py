@@ -25,8 +25,8 @@ from dkmeans.state import FloatArray, IndexArray
 # Target size of the chunks that the library cuts itself: enough rows that a task's overhead does
 # not count, few enough that every thread has several chunks.
 TARGET_BYTES = 8 * 2**20
-# The same where GPUs compute. A chunk costs a GPU some launches and a wait: the time in which it
-# computes megabytes of rows.
+# The same where GPUs compute. The launches and the wait of one chunk take a GPU as long as the
+# computation of megabytes of rows.
 GPU_TARGET_BYTES = 128 * 2**20
 # For a large model, the rows of a chunk have this many times the bytes of the model's sums
 # (`chunk_bytes_for`). A sum has 8 bytes.
@@ -95,11 +95,11 @@ class Source(Protocol):
         ...
 
     def read(self, start: int, stop: int) -> Any:
-        """Return the rows from number `start` to before `stop`, (stop - start, width)."""
+        """Return the rows `start:stop`, numbered from `first` on, (stop - start, width)."""
         ...
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """Return this source with each leaf source that it reads from changed."""
+        """Return this source with `change` applied to each leaf source that it reads from."""
         ...
 
 
@@ -204,12 +204,12 @@ class Chunk:
         return replace(self, start=max(first, self.start), stop=min(first + size, self.stop))
 
     def chunks_between(self, start: int, stop: int) -> tuple[Chunk, ...]:
-        """Return the rows of the chunks from number `start` to before `stop`, as one part."""
+        """Return the rows of the chunks `start:stop`, counted from 0, as one part."""
         first, last = self.chunk(start), self.chunk(stop - 1)
         return (replace(self, start=first.start, stop=last.stop),)
 
     def rows_between(self, start: int, stop: int) -> tuple[Chunk, ...]:
-        """Return the rows from number `start` to before `stop`, counted from 0, as one part."""
+        """Return the rows `start:stop`, counted from this part's first row, as one part."""
         return (self.cut(start, stop),)
 
     def sizes(self) -> IndexArray:
@@ -243,7 +243,7 @@ class Chunk:
         return replace(self, source=self.source.with_leaves(change), weights=weights)
 
     def with_view(self, view: Callable[[Source], Source]) -> Chunk:
-        """Return the rows of this part as a view of their source returns them."""
+        """Return this part with a view of its source in place of the source."""
         return replace(self, source=view(self.source))
 
     @property

@@ -3,8 +3,8 @@
 Each round is one epoch on the workers: it computes the distance of each row to the nearest
 candidate so far, and draws more candidates in proportion to these distances (Algorithm 2 of the
 paper). In the end the weight of a candidate is the number of rows that it is nearest to, and
-weighted k-means++ on the driver picks the centers among the candidates. Rows with weights are drawn
-in proportion to their weights too, and count as their weights do.
+weighted k-means++ on the driver picks the centers among the candidates. If rows have weights, they
+are drawn in proportion to distance times weight, and candidates get the sums of these weights.
 """
 
 from __future__ import annotations
@@ -141,9 +141,10 @@ def find_candidates(
     After the rounds an exact draw asks for the rows that are missing. If it returns fewer, or if
     all distances are zero, no more different rows exist.
 
-    By cosine, zero rows are at distance one from every candidate. They have no weight, are never
-    drawn, and do not count as candidates: otherwise the distances would never all be zero. For the
-    same reason, rows too short for cosine are scaled to length one before they become candidates.
+    For cosine, zero rows are at distance one from every candidate. Their weight in the draws is
+    zero, and they do not count as candidates: otherwise the distances would never all be zero. For
+    the same reason, rows too short for cosine are scaled to length one before they become
+    candidates.
 
     Args:
         rows: The `numbered` rows.

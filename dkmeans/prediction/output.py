@@ -76,8 +76,8 @@ class Written:
     Attributes:
         regions: Names of the regions that are done; none for a complete output whose marks have
             been removed.
-        is_complete: True if the output is marked as complete, and no file of a region is missing
-            where the regions have no other marks.
+        is_complete: True if the output is marked as complete. If the file of a region is its only
+            mark, also no file is missing.
     """
 
     regions: frozenset[str]
@@ -192,7 +192,7 @@ def prepare(output: Output) -> Written:
 
 
 def _found(output: Output) -> Written:
-    """Return what is done, and log it; tidy a complete output, unmark an incomplete one."""
+    """Return and log what an output holds; tidy a complete output, unmark an incomplete one."""
     destination, written = output.destination, _written(output)
     if written.is_complete:
         destination.tidy()  # a driver may have been killed after it marked the output as complete

@@ -35,14 +35,15 @@ from dkmeans.exact import ExactSums
 from dkmeans.exact_grid import FewValues, Grid, piece_slices
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
-# `reassign` needs so many centers, and so many products of a value and a center for each row:
-# below, a row is scored faster than its bounds are compared.
+# Least number of centers, and of multiplications for each row (k * d), from which `reassign` is
+# used: with fewer, a row is scored faster than its bounds are compared.
 _FEWEST_CENTERS, _FEWEST_PRODUCTS = 2 * GROUP, 1000
-# It needs so many products for a chunk: below, the entry of the cache costs more than it saves.
+# The same for a chunk (n * k * d): with fewer, the cache entry costs more than it saves.
 _FEWEST_CHUNK_PRODUCTS = 2**24
-# `reassign_few` serves one group, and up to so many if a row has fewer than `_FEWEST_PRODUCTS`.
+# `reassign_few` is used for one group of centers, and for up to this many groups if k * d is less
+# than `_FEWEST_PRODUCTS`.
 _MOST_GROUPS = 8
-# It needs so many centers, and so many rows in a chunk.
+# Least number of centers, and of rows in a chunk, from which `reassign_few` is used.
 _FEWEST_OF_FEW, _FEWEST_ROWS_OF_FEW = 4, 2**14
 # Iterations without bounds: in the first ones centers move so far that few rows are skipped. Bounds
 # of few centers save less, so they begin later.
@@ -168,7 +169,8 @@ class Bounds:
             sums, of_far = ExactSums(piece.sums.grid, planes, few), piece.sums.far_sums
             sums = sums if of_far is None else sums + of_far
             parts.append(PartialSums(sums, piece.rows.sizes.copy()))
-        # A copy, as another task may overwrite cached bounds. The sum of several pieces is one.
+        # A copy, as another task may overwrite cached bounds. A sum of several pieces is in memory
+        # of its own already.
         total = sum_up(parts)
         return replace(total, sums=total.sums.copied()) if len(parts) == 1 else total
 
@@ -188,7 +190,7 @@ class Advanced(NamedTuple):
 
 
 class Courses:
-    """The courses of all fits with bounds in this process, each as long as it has bounds."""
+    """The courses of all fits in this process. A course is kept as long as bounds refer to it."""
 
     def __init__(self) -> None:
         self._courses: WeakValueDictionary[Hashable, Course] = WeakValueDictionary()
@@ -283,8 +285,8 @@ def advance(points: FloatArray, centers: Centers, found: Bounds) -> Advanced:
     stage = found.stage.course.stage(centers)
     movement, all_pairs = stage.movement_since(found.stage), len(points) * stage.groups
     is_few, with_matrix = _uses_few(centers), bool(stage.scoring()[0].matrix_panels)
-    # Cost of scoring all pairs, in pairs that `reassign` scores. The unit that scores all rows for
-    # `reassign_few` scores the suspect rows too.
+    # Cost of scoring all pairs, in units of scoring a suspect pair. A matrix unit scores all pairs,
+    # but not the suspect pairs of `reassign`. For `reassign_few` it scores both.
     cost = all_pairs * (_COST_WITH_MATRIX if with_matrix and not is_few else 1)
     parts = list(zip(_cut(points), found.pieces, strict=True))
     # Bounds become loose. They are made anew once updating them has cost as much as scoring all

@@ -31,14 +31,15 @@ LARGEST = 127
 # Added to a row's integers for vectors, whose instruction needs unsigned bytes.
 OFFSET = 128
 
-# Added to a float32 of at most 2^22, this rounds to an integer, whose lowest byte is then that of
-# the float32.
+# The sum of this and a float32 up to 2^22 is rounded to an integer. The lowest byte of the float32
+# sum is then the lowest byte of the rounded number.
 _MAGIC = 1.5 * 2.0**23
 # Sums that `score_center` adds up side by side.
 _CHAINS = 4
 # Rows and centers that `score_center` multiplies are padded to multiples of this: whole vectors.
 LINE = 16
-# A row whose values are all below this is rounded to zero: the reciprocal would be too large.
+# A row whose values are at most this in size is rounded to zero: the reciprocal of its factor would
+# be too large.
 _LEAST_SCALED = 2.0**-100
 
 
@@ -120,8 +121,9 @@ def score_panel(
         code: The code to write to.
         quads: The rows, as `round_rows` writes them.
         steps: (t,) the factor of each row, times that of the centers.
-        centers: int32. The bytes of the negative centers, panel by panel, and in each quad by quad.
-        offsets: (panels * c,) int32, what is added to a center's products: `OFFSET` is taken off.
+        centers: int32. The bytes of the negative centers: panel by panel, in a panel quad by quad.
+        offsets: (panels * c,) int32. The initial value of a center's products, which cancels the
+            `OFFSET` of the rows.
         halves: (panels * c,) float32, the first term of the scores.
         panel: Number of the panel.
         num_quads: Number of quads.

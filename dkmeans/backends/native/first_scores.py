@@ -1,8 +1,10 @@
-"""First scores in 8 bits: scoring a tile with them, and resolving its rows.
+"""First scores: the scores of a tile in 8 bits, and the nearest centers of its rows by them.
 
-`kernels.assign` calls `score_in_bytes`, and then `resolve_in_bytes`, where such scores save time
-(see `packed_bytes`). First scores decide most rows, or exclude most centers; few centers are scored
-again in float32. `eight_bits` has the instructions, docs/decisions/033 the proof.
+The score of a row x and a center c is |c|^2 / 2 - x.c (for cosine -x.c): the nearest center has the
+least score. `kernels.assign` calls `score_in_bytes`, and then `resolve_in_bytes`, where such scores
+save time (see `packed_bytes`). First scores decide the nearest center of most rows. For the other
+rows they exclude most centers, and the remaining centers are scored again in float32. `eight_bits`
+has the instructions, docs/decisions/033 the proof.
 """
 
 from __future__ import annotations
@@ -62,15 +64,15 @@ class ByteScratch(NamedTuple):
             for a row whose candidates in the panel have been scored.
         minima_bits: int32. The same memory.
         limits: (t,) float32. Centers with a larger first score are excluded. -infinity for rows
-            without candidates: those that first scores decide (with `Tile.second` there are none),
-            and copies of the last row.
+            without candidates: copies of the last row, and rows that first scores decide, unless
+            `Tile.second` is set.
         lines: (t, d padded as `ByteCenters.lines`) float32. The undecided rows of the tile, scaled
             and shifted.
         score: (1,) float32. The last score of a single center.
         again: (3, t) float32. The least scores of each row among those in float32; the first is
             -infinity if first scores have decided the nearest center.
-        found: (2, t) int64. The centers of the first two of `again`; after `_choose` the two
-            nearest centers.
+        found: (2, t) int64. The centers of the first two of `again`; after `_choose` the nearest
+            center and, with `Tile.second`, the second nearest.
         mask: (1,) int64. Bit i is set if row i has candidates in the panel.
     """
 
@@ -114,6 +116,7 @@ def score_in_bytes(
     begin_ranking(d, centers, in_bytes.margins, scratch, tile)
     for place in range(size):
         in_bytes.steps[place] *= byte_centers.step
+        # `begin_ranking` has written |x|^2 to this array, which gets the error bound below.
         norm = np.sqrt(in_bytes.margins[place])
         in_bytes.margins[place] = scratch.margins[place] + _first_error(
             norm, place, centers, byte_centers, in_bytes
@@ -164,14 +167,17 @@ def _first_error(norm: float, place: int, centers: Any, byte_centers: Any, in_by
     return 2.0 * of_rounding + byte_centers.rounding * score_size
 
 
-# First scores decide a row whose two least ones differ by more than their error bound. For another
-# row they exclude centers: one with a first score that is above the least one by more than the
-# bound is not nearest. If second nearest centers are needed (`Tile.second`), a center is excluded
-# only if its first score is above the second least one by more than the bound: every row then has
-# candidates. A nearest center that is decided is none of them. Most candidates have the least score
-# of their panel. The number of such a center is known, and it is scored again alone, in float32. A
-# first score and a float32 score are in the right order if they differ by half of the sum of both
-# bounds, so float32 scores exclude more. About as many rows stay ambiguous as without first scores.
+# First scores decide a row if its two least first scores differ by more than their error bound. For
+# other rows, first scores exclude centers: a center is not nearest if its first score exceeds the
+# least first score by more than the bound. If second nearest centers are needed (`Tile.second`), a
+# center is excluded only if its first score exceeds the second least one by more than the bound:
+# every row then has candidates, but a decided nearest center is not scored again.
+#
+# Most candidates have the least first score of their panel. The number of such a center is known,
+# and only this center is scored again, in float32. If a panel may have more candidates, all its
+# centers are scored again. A first score and a float32 score are in the right order if they differ
+# by more than half of the sum of both bounds, so float32 scores exclude further centers. About as
+# many rows stay ambiguous as without first scores.
 #
 # The bound is infinite if scores may overflow or are NaN: such a row is not scored again, as its
 # panels may have numbers of centers that do not exist. It gets exact distances to all centers.
@@ -257,7 +263,7 @@ def _leave_out(place: Any, panel: Any, in_bytes: Any) -> None:
 def _score_candidates(
     scored: Any, centers: Any, byte_centers: Any, scratch: Any, in_bytes: Any, tile: Any
 ) -> None:
-    """Score the candidates of the rows that are bits of a mask in float32, panel by panel."""
+    """Score in float32, panel by panel, the candidates of the rows whose bit in `scored` is set."""
     width, k = panel_width(tile), len(centers.exact)
     for panel in range(len(in_bytes.minima)):
         eight_bits.find_rows(in_bytes.minima, panel, in_bytes.limits, in_bytes.mask, tile)
@@ -318,7 +324,7 @@ def _rank_again(place: Any, center: Any, in_bytes: Any) -> None:
 
 @inlined
 def _choose(points: Any, place: Any, centers: Any, scratch: Any, in_bytes: Any, tile: Any) -> None:
-    """Write the nearest centers of a row to `found`, by scores in float32 or by exact distances."""
+    """Make `found` final for a row: float32 scores decide it, or exact distances replace it."""
     again, margin = in_bytes.again, scratch.margins[place]
     is_clear = again[1, place] > again[0, place] + margin
     if len(tile.second):

@@ -28,6 +28,7 @@ from dkmeans.state import FloatArray, IndexArray
 _ROUNDS = 8
 # Movements are rounded up by more than the rounding of the operations that compute them.
 _MOVED_UP = 1 + 1e-6
+# Added to movements, so that float32 does not round them to zero; least divisor of a direction.
 _LEAST_LENGTH = 1e-37
 # The same for `Movement.reach`, which is rounded to float32 and subtracted from bounds.
 _REACH_UP = 1 + 4e-7
@@ -66,7 +67,7 @@ class Stage:
     def movement_since(self, earlier: Stage) -> Movement:
         """Return the movement of the centers, for bounds that were made at an earlier stage.
 
-        That of groups is counted since the course began (see `Movement`).
+        The movement of a group is counted since the course began (see `Movement`).
         """
         with self.course.lock:
             if earlier not in self._movements:
@@ -96,7 +97,7 @@ class Course:
         self._stage = Stage(self, self._packed(centers), np.zeros(padded))
 
     def stage(self, centers: Centers) -> Stage:
-        """Return the stage of these centers: those of the last call, or of a later iteration."""
+        """Return the stage of these centers; make the next stage if the centers are new."""
         with self.lock:
             # Small centers are sent with each task, so the tasks of an iteration have equal copies.
             if centers is self._centers or np.array_equal(centers.values, self._centers.values):

@@ -1,12 +1,12 @@
 """The kernels: functions that Numba compiles, called by `backend`.
 
 The kernel `assign` takes a tile of rows and loops over panels of centers. It computes the scores in
-registers and keeps the least scores of each row; with `byte_centers`, `first_scores` scores and
-resolves a tile instead. A row is ambiguous if its two least scores are
+registers and keeps the least scores of each row. A row is ambiguous if its two least scores are
 closer than their rounding error. The nearest center of an ambiguous row is found by exact distances
-(docs/decisions/001). `assign` then adds the rows of the tile to the sums of their clusters, while
-these rows are in the cache. The kernel `square` adds up squares, and `measure` writes all
-distances. Kernels run without the GIL and allocate no memory.
+(docs/decisions/001). With `byte_centers`, the functions of `first_scores` do both steps instead.
+`assign` then adds the rows of the tile to the sums of their clusters, while these rows are in the
+cache. The kernel `square` adds up squares, and `measure` writes all distances. Kernels run without
+the GIL and allocate no memory.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Scratch(NamedTuple):
             pairs of features.
         matrix_config: (64,) uint8. Configuration of the matrix unit.
         ambiguous: (1,) int64. Number of ambiguous rows of the last call. Without first scores, the
-            copies of the last row that fill its tile count too.
+            number includes the copies of the last row that fill the last tile.
         scored_again: (1,) int64. How often a row and a center were scored again, in the last call.
         num_rest: (1,) int64. Number of rows in `Sums.rest` of the last call.
     """
@@ -288,7 +288,8 @@ def _second_exactly(
 ) -> Any:
     """Return the index of the second nearest center of a row, found by exact distances.
 
-    Mostly it is among three centers, each of which has the least score of its panel.
+    If no other center has a score up to the limit, only the centers of the three least panel minima
+    are compared.
     """
     ranked, nearest = scratch.ranked, scratch.nearest[place]
     if min(ranked[3, place], ranked[5, place]) > limit:

@@ -89,9 +89,9 @@ class GroupedCenters(NamedTuple):
 class Movement(NamedTuple):
     """How far centers have moved.
 
-    The stored value of a lower bound is the bound plus `added`: the movement of its group up to the
-    iteration that made the bound. The stored value minus `reach`, the movement up to now, is a
-    bound for the centers of now. So stored values need not be written again when centers move.
+    A lower bound is stored as the bound plus the `added` of the iteration that makes the bound. The
+    stored value minus the `reach` of a later iteration is a lower bound for the centers of that
+    iteration. So stored values need not be written again when centers move.
 
     Attributes:
         of_centers: (k,) float32. The movement of each center since the upper bounds were made.
@@ -297,7 +297,8 @@ def _collect(
             row = scratch.suspects[number]
             cluster = np.int64(bounds.nearest[row])
             bounds.upper[row] = lay(points, row, used, cluster, centers, scratch)
-            # Many rows that are suspect by widened bounds are not by their distance.
+            # Many rows that are suspect by their widened upper bound are not suspect by the upper
+            # bound that `lay` has computed from their distance.
             group_vectors.find_suspects(
                 bounds.lower, row, movement.reach, bounds.upper[row], words, scratch.masks
             )
@@ -475,7 +476,7 @@ def _resolve(points: Any, slot: int, centers: Any, movement: Any, bounds: Any, s
             cluster = centers.members[group * GROUP + number]
             bounds.lower[row, group] = scratch.best_lower[slot]
     else:
-        # The center before is a candidate beside the scored ones, if its group was not scored.
+        # The former center is also a candidate if its group was not scored.
         cluster = nearest_exactly(
             points, slot, NO_CENTER if scratch.scores_own[slot] else before, limit, centers,
             movement, bounds, scratch,

@@ -37,8 +37,8 @@ _DESERTED_SECONDS = 300.0
 # If no worker has had any of the awaited tasks for this long, the tasks are stranded. Before that
 # their rows may be on the way to a worker.
 _IDLE_SECONDS = 30.0
-# `known_threads` may return a list of workers of this age: a new one takes half a millisecond, and
-# an iteration may take only a few milliseconds.
+# `known_threads` may return a result of this age: a new list of workers takes half a millisecond,
+# and an iteration may take only a few milliseconds.
 _KNOWN_SECONDS = 0.1
 
 # Number of workers that are asked whether this process can connect to them.
@@ -200,11 +200,11 @@ class Cluster:
             usual_seconds: Time that such tasks have taken before.
 
         Raises:
-            StrandedError: there are workers, and none works on any of the tasks, or a frozen worker
-                has some of them or of their results. Dask gives a task with a preferred worker to
-                another worker, but not if there was no other worker at the moment when the
-                preferred one was lost.
-            Outage: there have been no workers for long.
+            StrandedError: there are workers, but none of them works on any of the tasks; or a
+                frozen worker has some of the tasks or of their results. Dask gives a task with a
+                preferred worker to another worker, but not if there was no other worker at the
+                moment when the preferred one was lost.
+            Outage: there have been no workers for minutes.
         """
         self._wait(futures, self._checking([*futures, *others], usual_seconds))
 
@@ -291,7 +291,10 @@ class Cluster:
         self._is_paused = is_paused
 
     def _check_frozen(self, awaited: Sequence[Any]) -> None:
-        """Raise if awaited tasks need a frozen worker. Some other worker is then not frozen."""
+        """Raise if awaited tasks need a frozen worker.
+
+        At least one other worker sends heartbeats then (`FrozenWorkers.silent`).
+        """
         silent = self._frozen.silent()
         # Tasks on other workers, and this process, also wait for results that a frozen worker has.
         needed = silent.intersection([*self._processing(awaited), *self._holders(awaited, silent)])
@@ -320,7 +323,7 @@ class Cluster:
     def is_reachable(self) -> bool:
         """True if this process can connect to the workers, not only to the scheduler.
 
-        Found out once, when there are workers.
+        The property tries to connect once, as soon as there are workers. It is False before.
         """
         if self._is_reachable is None and (workers := sorted(self.threads_by_worker())):
             asked = workers[:: -(-len(workers) // _ASKED_WORKERS)]
@@ -376,7 +379,7 @@ class Cluster:
         """Return the number of threads of each worker that is not frozen, in a fixed order.
 
         While there is no worker, the result is {None: 1}. Also compares the versions of new
-        workers, and takes workers that send heartbeats again for frozen no longer.
+        workers. Workers that send heartbeats again no longer count as frozen.
 
         Raises:
             Invalid: as `compare_versions` does.

@@ -1,4 +1,4 @@
-"""Dealing: which worker should compute which chunks, the same in each iteration as long as it can.
+"""Dealing: which worker should compute which chunks, if possible the same in each iteration.
 
 Workers cache the rows of their shares, so a share goes to the same worker again. A worker that
 joins takes the share of one that has left. While few workers have left or joined, the shares of all
@@ -51,7 +51,8 @@ class Iteration:
         share_sizes: Size of each worker's share, relative to the others.
         call: Name by which workers find the shares they have computed, for another iteration over
             the same shares.
-        gone: Workers among `threads` that have left, or are frozen.
+        gone: Workers among `threads` that have left, are frozen or have another number of threads
+            now: other workers must compute their shares.
     """
 
     function: Callable[..., Any]
@@ -63,12 +64,12 @@ class Iteration:
 
     @property
     def present(self) -> dict[str | None, int]:
-        """Number of threads of each worker that has not left."""
+        """Number of threads of each worker that is not in `gone`."""
         return {worker: n for worker, n in self.threads.items() if worker not in self.gone}
 
     @property
     def addresses(self) -> list[str]:
-        """Addresses of the workers that have not left, in the order of their shares."""
+        """Addresses of the workers that are not in `gone`, in the order of their shares."""
         return list(filter(None, self.present))
 
     def among(self, threads: Mapping[str | None, int]) -> Iteration:
@@ -107,7 +108,7 @@ class Iteration:
 
 
 class Dealing:
-    """Deals iterations, and learns from how long they took."""
+    """Deals the chunks of iterations to workers, by the times of earlier iterations."""
 
     def __init__(self) -> None:
         self._share_sizes = ShareSizes()
@@ -118,9 +119,10 @@ class Dealing:
         self._is_stale = False
         # Function and shares of the last iteration.
         self._measured: tuple[Any, ...] = ()
-        # Time of the last iteration; that time again if the iteration dealt now is of its kind,
-        # else infinity; and the longest time of a worker in the last iteration.
-        self._seconds = self._usual_seconds = self._work_seconds = math.inf
+        # Time of the last iteration, and the longest time of a worker in it.
+        self._seconds = self._work_seconds = math.inf
+        # `_seconds` when the present iteration was dealt, if both are of one kind; else infinity.
+        self._usual_seconds = math.inf
         # Function and number of chunks of the last iteration.
         self._kind: tuple[Any, ...] = ()
 
@@ -169,20 +171,20 @@ class Dealing:
         kind = function, sum(map(len, batches))
         self._usual_seconds = self._seconds if kind == self._kind else math.inf
         self._kind = kind
-        what, last = (function, tuple(map(ref, batches))), self._last
+        work, last = (function, tuple(map(ref, batches))), self._last
         owners: Mapping[str | None, int] = threads
         if last is not None:
             kept = last.among(threads)
             # Threads of new workers without a share, and threads of workers that have left.
             undealt = sum(threads.values()) - sum(kept.present.values())
             left = sum(kept.threads.values()) - sum(kept.present.values())
-            is_like = what == (last.function, last.batches) and not self._is_stale
-            if is_like and undealt + left <= _UNDEALT_PART * sum(kept.threads.values()):
+            is_same = work == (last.function, last.batches) and not self._is_stale
+            if is_same and undealt + left <= _UNDEALT_PART * sum(kept.threads.values()):
                 self._last, self._is_new = kept, False
                 return kept
             # Workers keep their order, so that new shares have many of the rows of the old ones.
             owners = kept.present | dict(threads)
-        self._last = Iteration(*what, owners, self._share_sizes.of(owners), uuid4().hex)
+        self._last = Iteration(*work, owners, self._share_sizes.of(owners), uuid4().hex)
         self._is_new, self._is_stale = True, False
         return self._last
 

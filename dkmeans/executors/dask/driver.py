@@ -1,10 +1,11 @@
 """The Dask executor: deals the runs of an iteration to the workers and collects their totals.
 
-A run is some consecutive chunks, whose results are added up. The share of a worker is some runs.
-Tasks are pure functions of chunks and a value, so a lost worker costs time and changes no bit. Each
-share is submitted to the worker that computed it before; Dask takes another one if that worker is
-gone or busy. A short iteration that is like the last one is computed by calls instead of tasks: the
-driver asks the workers directly, not through the scheduler, for the shares that they computed last.
+A run is a range of consecutive chunks, whose results are added up. A share is a range of runs: what
+one worker computes. Tasks are pure functions of chunks and a value, so a lost worker costs time and
+changes no bit. Each share is submitted to the worker that computed it before; Dask takes another
+worker if that one is gone or busy. A short iteration that is like the last one is computed by calls
+instead of tasks: the driver asks the workers for the shares that they computed last. If the driver
+can connect to the workers, calls do not pass through the scheduler.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ class Dask(AbstractContextManager["Dask"]):
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
     ) -> tuple[Iteration, list[RunTotal[M]]]:
         """Compute an iteration, and start over as often as its tasks are stranded."""
-        # Calls do not need a new list of workers: tasks compute the share of one that has left.
+        # Calls do not need a new list of workers: if a worker has left, tasks compute its share.
         may_be_old = self._dealing.can_call
         while True:
             try:
@@ -232,8 +233,9 @@ class Dask(AbstractContextManager["Dask"]):
     ) -> list[ShareTask]:
         """Return the tasks of an iteration: whole shares of workers, or single runs of threads."""
         runs_per_thread = self._dealing.runs_per_thread
-        # A whole share is one task if its result is large: the results of many tasks would be in a
-        # worker's memory at once.
+        # A whole share is one task if more tasks would cost more than they gain
+        # (`runs_per_thread` is 0), or if its result is large: the results of many tasks would be in
+        # a worker's memory at once.
         if not runs_per_thread or _is_large(value):
             owners, runs = list(iteration.threads), cut_into_runs(batches, iteration.share_sizes, 1)
             # The runs of a share are adjacent: `cut_into_runs` returns them in order.

@@ -40,11 +40,11 @@ V = TypeVar("V")
 # Largest number of results that one task, one worker or the driver adds up, so that none adds up
 # all of them.
 FAN_IN = 16
-# Number of values that a worker holds for tasks that have not come yet: those of several fits.
+# Largest number of values that a worker holds until their tasks run: several fits may send values.
 _MOST_HELD = 8
 _held: OrderedDict[str, Incoming] = OrderedDict()
-# A worker waits for the workers below it for this part of its own time limit, so that one of them
-# that does not answer does not make the workers above it late.
+# Part of its own time limit for which a worker waits for the workers below it. So a worker answers
+# in time even if a worker below it does not.
 _PATIENCE = 0.8
 
 
@@ -101,7 +101,7 @@ def unchanged(value: V) -> V:
 
 
 def hold(name: str, packet: Packet) -> bool:
-    """Add a packet to a value for a task to take. Drop the oldest of more than `_MOST_HELD`."""
+    """Add a packet to a value that a task will take. Drop the oldest values above `_MOST_HELD`."""
     if name not in _held:
         _held[name] = Incoming(packet)
     _held[name].add(packet)
@@ -111,13 +111,13 @@ def hold(name: str, packet: Packet) -> bool:
 
 
 def take(name: str) -> Any:
-    """Return the value that this worker holds; then only Dask, as the result of the task, has it.
+    """Return a value that this worker holds, and forget it: Dask keeps the result of the task.
 
     Raises:
         ValueLost: the value was sent to another worker, or has been dropped, or is not whole.
     """
     incoming = _held.pop(name, None)
-    # A value that was dropped between two of its packets begins anew with the second one.
+    # If a value was dropped between two of its packets, `_held` has only the later packets.
     if incoming is None or not incoming.is_whole:
         raise ValueLost("a value was lost with the worker that it was sent to")
     return incoming.value()
