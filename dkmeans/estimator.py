@@ -359,9 +359,9 @@ class KMeans(Model):
             if rollback is not None:
                 rollback.report()
             if max_steps is not None and done >= max_steps:
-                manifest = rollback.commit(self.model_dir) if rollback else manifest
+                if rollback is not None:
+                    rollback.commit(self.model_dir)
                 logger.info("nothing to do: step %d of %d is done", done, max_steps)
-                checkpoints.remove_orphans(self.model_dir, manifest)
                 return self
         with self._shown():
             dataset = self._read(input_fn, ModeKeys.TRAIN, found)

@@ -48,9 +48,8 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         self._writing: Future[tuple[Manifest, News | None, int]] | None = None
         # Name and step of the last checkpoint that was begun.
         self._attempt, self._attempted_step = "", fit.step if fit else 0
-        # Addresses of unfinished checkpoints and temporary files. They are removed after the first
-        # save: until then another driver may still commit such a checkpoint.
-        self._orphans = checkpoints.remove_orphans(plan.model_dir, manifest)
+        # Removed after the first save: until then another driver may still commit one of them.
+        self._orphans = checkpoints.orphans(plan.model_dir, manifest)
         self._began_at = time.monotonic()
         self._saved_step = fit.step if fit else None
         self._seconds = 0.0
@@ -163,6 +162,4 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         reason = fit.starts[fit.best].reason if not fit.running else None
         self._begin(fit, Stop(reason or StopReason.INTERRUPTED, self._plan.relative_tolerance))
         self._finish()
-        logger.info(
-            "interrupted; step %d is saved, from which the next call of train continues", fit.step
-        )
+        logger.info("step %d is saved, from which the next call of train continues", fit.step)

@@ -9,7 +9,7 @@ holds, and `checkpoint` has the values that all share.
 """
 
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop, variables
-from dkmeans.checkpoints.commit import new_name, prepare, remove_orphans, save
+from dkmeans.checkpoints.commit import new_name, orphans, prepare, save
 from dkmeans.checkpoints.loading import Rollback, address_of, latest, load, open_latest, rollback_to
 from dkmeans.checkpoints.manifest import Manifest
 
@@ -24,8 +24,8 @@ __all__ = [
     "load",
     "new_name",
     "open_latest",
+    "orphans",
     "prepare",
-    "remove_orphans",
     "rollback_to",
     "save",
     "variables",

@@ -107,31 +107,22 @@ def save(
     return replaced
 
 
-def remove_orphans(model_dir: str, manifest: Manifest) -> list[str]:
-    """Remove checkpoints that crashed drivers did not finish writing or removing.
+def orphans(model_dir: str, manifest: Manifest) -> list[str]:
+    """Return what crashed drivers have left: checkpoints that do not count, and temporary files.
 
-    Only checkpoints of a lower step than the latest are removed. Another driver may be writing the
-    others, and temporary files, right now.
+    Another driver may be writing one of them right now, of any step: it may have begun anew or gone
+    back. Once this driver has committed a checkpoint, the other one cannot any more, and what it
+    writes may be removed.
 
     Args:
         model_dir: Path or URL of the model's directory.
         manifest: The manifest of the model.
-
-    Returns:
-        Addresses of the unfinished checkpoints that were not removed, and of temporary files. The
-        caller may remove them after its next save, because no other driver can commit one then.
     """
-    latest_step = step_of(manifest.latest) if manifest.latest else -1
-    left = []
-    for name in storage.children(model_dir):
-        if name in manifest.names or not (step_of(name) >= 0 or _TEMPORARY_NAME.fullmatch(name)):
-            continue
-        address = storage.join(model_dir, name)
-        if 0 <= step_of(name) < latest_step:
-            storage.remove(address)
-        else:
-            left.append(address)
-    return left
+    return [
+        storage.join(model_dir, name)
+        for name in storage.children(model_dir)
+        if name not in manifest.names and (step_of(name) >= 0 or _TEMPORARY_NAME.fullmatch(name))
+    ]
 
 
 def _open_directory(model_dir: str) -> None:

@@ -75,16 +75,19 @@ def test_a_half_written_checkpoint_leaves_the_one_before_the_latest(model_dir):
     assert names_in(model_dir) != list(manifest.names)
 
 
-def test_only_unfinished_checkpoints_of_older_steps_are_removed(model_dir):
-    manifest = save_step(model_dir, 1)
-    manifest = save_step(model_dir, 4, manifest)
-    for step in (1, 3):
-        leave_half_written(model_dir, step)
-    # Another driver may be writing these: its closing checkpoint is often of the same step.
-    others = [leave_half_written(model_dir, step) for step in (4, 5)]
-    checkpoints.remove_orphans(model_dir, manifest)
-    assert names_in(model_dir) == sorted([*manifest.names, *others])
-    assert checkpoints.latest(model_dir).state.step == 4
+def test_what_a_driver_that_began_anew_has_saved_is_not_removed_by_another_one(model_dir):
+    rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    KMeans(2, model_dir, initial_clusters=rows[:2]).train(lambda: rows, steps=3)
+
+    def rows_slowly():
+        other = KMeans(2, model_dir, initial_clusters=rows[2:4])
+        other.train(lambda: rows, steps=1, overwrite=True)
+        return rows
+
+    with pytest.raises(Conflict, match="another driver"):
+        KMeans(2, model_dir).train(rows_slowly, steps=1)
+    assert checkpoints.latest(model_dir).state.step == 1
+    assert names_in(model_dir) == sorted(Manifest.read(model_dir).names)
 
 
 def test_other_files_in_the_directory_are_not_removed(model_dir):
@@ -92,7 +95,7 @@ def test_other_files_in_the_directory_are_not_removed(model_dir):
     others = ["eval/x", "notes.txt", "checkpoint-1/x", "checkpoint-00000001-old/x"]
     for name in others:
         storage.write(storage.join(model_dir, name), b"content")
-    checkpoints.remove_orphans(model_dir, manifest)
+    assert checkpoints.orphans(model_dir, manifest) == []
     for name in others:
         assert storage.read(storage.join(model_dir, name)).data == b"content"
 
@@ -135,18 +138,12 @@ def test_what_another_driver_may_own_is_removed_after_the_first_save(model_dir):
         assert children.isdisjoint(TEMPORARY)
 
 
-def test_a_call_that_has_nothing_to_do_removes_older_checkpoints(model_dir):
+def test_a_call_that_has_nothing_to_do_removes_nothing(model_dir):
     rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     model = KMeans(2, model_dir, initial_clusters=rows[:2]).train(lambda: rows, steps=3)
-    leave_half_written(model_dir, 2)
+    half = leave_half_written(model_dir, 2)
     model.train(lambda: rows, max_steps=3)
-    assert names_in(model_dir) == sorted(Manifest.read(model_dir).names)
-
-
-def test_nothing_is_removed_from_a_model_without_a_checkpoint(model_dir):
-    half = leave_half_written(model_dir, 0)
-    checkpoints.remove_orphans(model_dir, Manifest.read(model_dir))
-    assert names_in(model_dir) == [half]
+    assert names_in(model_dir) == sorted([*Manifest.read(model_dir).names, half])
 
 
 def test_training_again_removes_what_a_crash_has_left(model_dir):
@@ -164,7 +161,7 @@ def test_training_again_removes_what_a_crash_has_left(model_dir):
 SAVING = """
 import sys
 import numpy as np
-from dkmeans import checkpoints
+from dkmeans import checkpoints, storage
 from dkmeans.distance import Distance
 from dkmeans.fit import Fit, Start
 from dkmeans.state import TrainState
@@ -176,7 +173,8 @@ manifest = checkpoints.Manifest.read(model_dir)
 found = checkpoints.latest(model_dir)
 step = found.state.step if found else 0
 settings = checkpoints.Settings(Distance.SQUARED_EUCLIDEAN, True, 1)
-checkpoints.remove_orphans(model_dir, manifest)
+for orphan in checkpoints.orphans(model_dir, manifest):
+    storage.remove(orphan)
 while True:
     step += 1
     centers = np.full((200, 16), step, np.float32)
@@ -208,7 +206,6 @@ def test_whenever_a_driver_is_killed_the_latest_checkpoint_is_whole(tmp_path):
         assert (found.state.counts == step).all()
         before = step
     manifest = Manifest.read(model_dir)
-    checkpoints.remove_orphans(model_dir, manifest)
     listed = [checkpoints.load(storage.join(model_dir, name)) for name in manifest.names]
     assert all((each.state.centers == each.state.step).all() for each in listed)
 
@@ -216,7 +213,7 @@ def test_whenever_a_driver_is_killed_the_latest_checkpoint_is_whole(tmp_path):
 FULL = f"""
 import sys
 import numpy as np
-from dkmeans import checkpoints
+from dkmeans import checkpoints, storage
 from dkmeans.distance import Distance
 from dkmeans.fit import Fit, Start
 from dkmeans.state import TrainState

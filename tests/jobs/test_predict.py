@@ -60,8 +60,8 @@ def test_ids_and_distances_are_written_beside_the_clusters(run, run_json, rows, 
     model = ["--model-dir", tmp_path / "m"]
     run_json(*train(tmp_path / "rows.parquet", *model[1:], "--max-steps", 3, "--columns", "b,a,c"))
     predict = ["predict", tmp_path / "rows.parquet", *model, "--output", tmp_path / "o.parquet"]
-    predict += ["--keep", "id,a", "--distance", "--second", "--top", 2]
-    assert run_json(*predict)["status"] == "predicted"
+    predict += ["--distance", "--second", "--top", 2]
+    assert run_json(*predict, "--keep", "id,a")["status"] == "predicted"
     found = pq.read_table(tmp_path / "o.parquet")
     assert found["id"].to_pylist() == columns["id"]
     assert found["top_indices"].to_pylist() == [
@@ -73,14 +73,15 @@ def test_ids_and_distances_are_written_beside_the_clusters(run, run_json, rows, 
     ]
     loss = run_json("evaluate", tmp_path / "rows.parquet", *model)["loss"]
     assert np.sum(found["distance"]) == pytest.approx(loss)
-    assert run_json(*predict)["status"] == "already done"
+    assert run_json(*predict, "--keep", "id,a")["status"] == "already done"
     for flags, message in (
         (["--top", 5], "top must be at most the number of clusters, 4, got 5"),
         (["--top", 0], "--top must be an integer >= 1, got 0"),
         (["--keep", "id,"], "--keep must be names with a comma between two, got 'id,'"),
         (["--keep", "name"], "(a, b, c, id), got ['name']"),
     ):
-        code, _, err = run(*predict, *flags)
+        kept = [] if flags[0] == "--keep" else ["--keep", "id,a"]
+        code, _, err = run(*predict, *kept, *flags)
         assert code == 2
         assert message in err
 
