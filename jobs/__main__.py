@@ -6,10 +6,13 @@ end the command without a traceback as it does later.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
 from dkmeans_jobs import EXIT_INTERRUPTED
+
+_ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # `run_command` handles those that come while a job runs
         print("dkmeans: interrupted", file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
+    finally:
+        if argv is None:  # the process ends: a further signal would change its exit code
+            for name in _ENDING_SIGNALS:
+                if hasattr(signal, name):  # systems other than Unix have two of them
+                    signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 if __name__ == "__main__":

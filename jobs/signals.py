@@ -7,6 +7,7 @@ exception ends the job.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
+
+logger = logging.getLogger("dkmeans")
 
 # A pod is evicted; a terminal is closed; a batch system warns before a job's time is over (Slurm's
 # --signal). Systems other than Unix have the first one only.
@@ -40,12 +43,12 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def raise_on_signals() -> Iterator[None]:
-    """Raise `Terminated` in the main thread at the first of the signals while the block runs.
+    """Raise `Terminated`, or `KeyboardInterrupt` for Ctrl-C, at the first signal in the block.
 
     Later ones are ignored, so that the last checkpoint can be saved. A job that takes too long for
-    that is killed by the system with SIGKILL.
+    that is killed by the system with SIGKILL; by a person with SIGQUIT.
     """
-    with _handled(_SIGNALS, _raise_terminated):
+    with _handled(_SIGNALS, _raise_terminated), _handled([signal.SIGINT], _raise_interrupt):
         yield
 
 
@@ -62,10 +65,8 @@ def defer_signals() -> Iterator[Callable[[], None]]:
     received: list[int] = []
 
     def raise_if_received() -> None:
-        if received and received[0] == signal.SIGINT:
-            raise KeyboardInterrupt
         if received:
-            _raise_terminated(received[0], None)
+            signal.raise_signal(received[0])
 
     with (
         _handled((*_SIGNALS, signal.SIGINT), lambda number, _: received.append(number)),
@@ -111,6 +112,18 @@ def _blocked_for_processes() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
+    """Say at further Ctrl-C that the job is ending, and raise `KeyboardInterrupt`."""
+    signal.signal(number, _report_ending)
+    raise KeyboardInterrupt
+
+
+def _report_ending(number: int, frame: FrameType | None) -> None:
+    logger.warning(
+        "ending already, once the last checkpoint is saved; Ctrl-\\ does not wait for it"
+    )
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:

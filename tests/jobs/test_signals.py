@@ -49,7 +49,10 @@ def test_a_signal_that_ends_a_job_saves_a_checkpoint_and_the_same_command_resume
         while "step 1 " not in process.stderr.readline():
             assert process.poll() is None
         time.sleep(0.3)
-        os.killpg(process.pid, number)  # a terminal, or a system, sends it to the workers too
+        # People press Ctrl-C again if nothing seems to happen. Workers take a second to end.
+        for _ in range(3 if where else 1):
+            os.killpg(process.pid, number)  # a terminal, or a system, sends it to the workers too
+            time.sleep(0.1)
         _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Traceback" not in err
@@ -81,6 +84,26 @@ def test_only_the_first_signal_interrupts_so_that_the_last_checkpoint_can_be_sav
     with pytest.raises(Terminated), raise_on_signals():
         job()
     assert saved == ["checkpoint"]
+
+
+def test_ctrl_c_again_says_that_the_job_is_ending_and_interrupts_nothing(caplog):
+    saved = []
+
+    def job():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            saved.append("checkpoint")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), raise_on_signals():
+        job()
+    assert saved == ["checkpoint"]
+    assert caplog.messages == [
+        "ending already, once the last checkpoint is saved; Ctrl-\\ does not wait for it"
+    ]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_deferred_sigterm_interrupts_only_when_it_is_asked_for():
