@@ -39,8 +39,9 @@ class Prediction:
         rows: Number of rows.
         columns: Number of columns.
         num_clusters: Number of centers.
-        region_rows: Largest number of rows in a region. A file of the input that has more rows
-            becomes several regions.
+        region_rows: Largest number of rows in a region.
+        file_rows: The same of a region that is a file of the input; files of more rows become
+            several regions.
         results: Names of the results that are written.
         top: Number of nearest centers that are written for each row.
         kept: Names of the columns of the input that are written.
@@ -63,6 +64,7 @@ class Prediction:
     kept: tuple[str, ...] = ()
     partition_by: str = ""
     kept_sha256: str = ""
+    file_rows: int = 0
 
     @classmethod
     def of(

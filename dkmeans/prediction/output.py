@@ -10,11 +10,12 @@ only the regions without a mark. The classes in `destinations` write the kinds o
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import prod
 from socket import gethostname
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from dkmeans import storage
 from dkmeans.checkpoints import Checkpoint
@@ -29,15 +30,18 @@ from dkmeans.prediction.destinations import (
 )
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.kept_columns import KeptColumns, digest_of, kept_of
-from dkmeans.prediction.per_chunk import Task, form_of, predict
-from dkmeans.prediction.regions import file_of
+from dkmeans.prediction.per_chunk import Task, predict, result_bytes
+from dkmeans.prediction.regions import Region, file_of
 from dkmeans.prediction.request import Request
 from dkmeans.report import logger
 from dkmeans.retry import first_line
 
-# Target size of a region, and the largest number of its rows.
+# Target size of the results of a region, and the largest number of its rows.
 _REGION_BYTES = 32 * 2**20
 _REGION_ROWS = 2**20
+# Target size of the rows of a region: wide rows are many times their results, and a region is
+# computed by one thread.
+_REGION_INPUT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +114,16 @@ def plan_output(
         kept = kept_of(batch, table, request.keep)
     k = len(checkpoint.state.centers)
     request.check(k)
-    forms = [form_of(name, k, request.top) for name in request.results]
-    row_bytes = sum(prod(shape) * dtype.itemsize for shape, dtype in forms)
-    rows = max(1, min(_REGION_ROWS, _REGION_BYTES // row_bytes))
+    row_bytes = result_bytes(request.results, k, request.top)
+    most = max(1, min(_REGION_ROWS, _REGION_BYTES // row_bytes))
+    input_bytes = batch[0].source.width * np.dtype(np.float32).itemsize
+    rows = min(most, max(1, _REGION_INPUT_BYTES // input_bytes))
     # A multiple of the first chunk's rows: if all chunks have that size, no two tasks read the same
     # chunk.
     unit = batch[0].rows
     rows = min(rows // unit * unit or rows, batch.rows)
     about = request.results, request.top, request.keep, request.partition_by
-    prediction = Prediction.of(checkpoint, batch, rows, *about)
+    prediction = replace(Prediction.of(checkpoint, batch, rows, *about), file_rows=most)
     if isinstance(kept, pa.Table):
         prediction = replace(prediction, kept_sha256=digest_of(kept))
     destination = destination_for(address, prediction)
@@ -228,7 +233,7 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
         OSError: the region cannot be written.
     """
     destination = writing.destination
-    results = predict(loaded, writing.task)
+    results = _results(loaded.chunk, writing.task)
     # Checked as late as possible. A task may outlive its driver, and a second driver may have
     # replaced the output since.
     found = destination.identity()
@@ -241,6 +246,13 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
         raise Conflict(f"another run has replaced {destination.address} while this one wrote to it")
     destination.write(loaded.chunk, results)
     return loaded.chunk.rows
+
+
+def _results(region: Chunk, task: Task) -> dict[str, NDArray[Any]]:
+    """Return the results of a region. One part of its rows is in memory at a time."""
+    assert isinstance(region.source, Region)  # for the type checker
+    parts = [predict(part.loaded(), task) for part in region.source.parts]
+    return {name: np.concatenate([part[name] for part in parts]) for name in task.names}
 
 
 def finish(output: Output) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -177,6 +179,12 @@ def form_of(name: str, k: int, top: int) -> tuple[tuple[int, ...], np.dtype[Any]
     }
     shape, dtype = forms[name]
     return shape, np.dtype(dtype)
+
+
+def result_bytes(names: Sequence[str], k: int, top: int) -> int:
+    """Return the size in bytes of the results of one row; the arguments are as in `form_of`."""
+    forms = [form_of(name, k, top) for name in names]
+    return sum(prod(shape) * dtype.itemsize for shape, dtype in forms)
 
 
 def predict(loaded: LoadedChunk, task: Task) -> dict[str, NDArray[Any]]:

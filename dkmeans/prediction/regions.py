@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby, takewhile
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.sources.named_rows import NamedRows
@@ -24,6 +27,9 @@ from dkmeans.feature_columns.layout import FeatureRows
 class Region(Joined):
     """Rows that one task writes.
 
+    A region has no columns, so that an executor loads nothing: `output.write_region` loads the
+    parts one after another. Their rows may be many times the results.
+
     Attributes:
         file: Name of the file that holds them, below the output; for Zarr, name of the mark.
         kept: Columns of the input that are written too, which the sources of the rows do not have:
@@ -32,6 +38,15 @@ class Region(Joined):
 
     file: str
     kept: bytes | tuple[tuple[str, Batch], ...] = field(default=(), repr=False)
+
+    @property
+    def width(self) -> int:
+        """Zero."""
+        return 0
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return these rows, without columns."""
+        return np.empty((stop - start, 0), np.float32)
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Region:
         """Return the same rows, and columns that are kept, of changed sources."""

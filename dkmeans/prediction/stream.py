@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
 from dkmeans.data.columns import KnownColumns
 from dkmeans.data.dataset import Dataset
 from dkmeans.errors import NO_BATCHES, InvalidData, counted
@@ -25,6 +26,9 @@ from dkmeans.prediction.measures import Measures, Measuring, measure
 from dkmeans.prediction.per_chunk import Task
 from dkmeans.report import RowReport
 
+# Target size of the results of a chunk that is predicted row by row: a few such chunks of each
+# thread wait for the caller.
+_RESULT_BYTES = 8 * 2**20
 # A batch of more chunks is scored in pieces, so that progress can be reported.
 _MOST_CHUNKS_AT_ONCE = 16
 # Threads are idle at the end of a piece. So the first piece has `_CHUNKS_PER_THREAD` chunks for
@@ -119,7 +123,7 @@ def predictions(
     for batch in dataset.batches():
         notifier.before_run(batch)
         if single:
-            for results in executor.map(per_chunk.predict, batch, task):
+            for results in executor.map(per_chunk.predict, _pieces(batch, task), task):
                 for values in zip(*results.values(), strict=True):
                     yield dict(zip(results, values, strict=True))
         else:
@@ -128,6 +132,18 @@ def predictions(
         if notifier.should_stop():
             break
     notifier.end()
+
+
+def _pieces(batch: Batch, task: Task) -> Iterator[Chunk]:
+    """Yield the rows of a batch in chunks, cut where the results of a chunk would be large.
+
+    The results of a row may be k numbers, and those of several chunks wait for the caller.
+    """
+    row_bytes = per_chunk.result_bytes(task.names, len(task.centers.values), task.top)
+    rows = max(1, _RESULT_BYTES // row_bytes)
+    for chunk in batch:
+        for start in range(0, chunk.rows, rows):
+            yield chunk.cut(start, min(start + rows, chunk.rows))
 
 
 def gathered(batch: Batch, task: Task, executor: Executor) -> dict[str, NDArray[Any]]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -521,5 +522,25 @@ def test_a_worker_that_does_not_see_what_the_driver_made_is_refused(
     centers = Centers(checkpoint.state.centers, checkpoint.settings.distance_metric)
     writing = outputs.Writing(Task(centers, ("cluster_index",)), place.destination)
     with pytest.raises(error, match=message):
-        outputs.write_region(whole[0].loaded(), writing)
+        outputs.write_region(place.regions[0].loaded(), writing)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@endings
+def test_wide_rows_are_read_and_written_in_parts_of_bounded_memory(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(outputs, "_REGION_INPUT_BYTES", 2**24)
+    rows = np.random.default_rng(8).normal(size=(60_000, 256)).astype(np.float32)  # 61 MB
+    stored = zarr.create_array(tmp_path / "rows.zarr", data=rows, chunks=(1000, 256))
+    model = KMeans(3, tmp_path / "m", rows[:3], use_mini_batch=False)
+    model.train(lambda: rows[:100], steps=1)
+    expected = [*model.predict_cluster_index(lambda: rows)]
+    address = f"{tmp_path}/clusters{ending}"
+    tracemalloc.start()
+    try:
+        model.write_predictions(lambda: Dataset.from_array(stored), address)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 8 * 2**20  # some chunks of 8 MB in each of two threads
+    assert read(address)[0].tolist() == expected
+    assert region_rows(address) <= 2**14

@@ -1,10 +1,13 @@
 """Predictions and scores, batch by batch, with hooks that see each of them."""
 
+import tracemalloc
+from itertools import islice
+
 import numpy as np
 import pytest
 import zarr
 
-from dkmeans import Dataset, InvalidData, checkpoints
+from dkmeans import Dataset, InvalidData, KMeans, checkpoints
 from dkmeans.data.batches import Batch
 from dkmeans.distance import Centers
 from dkmeans.executors import Serial, Threads
@@ -141,3 +144,19 @@ def test_an_evaluation_reports_progress_and_its_pieces_change_no_bit(
     assert done == sorted(set(done))
     assert done[-1] == 1003
     assert caplog.messages[-1].startswith("evaluated 1,003 of 1,003 rows (100%), ")
+
+
+def test_predictions_row_by_row_hold_few_distances_to_all_centers(tmp_path, monkeypatch):
+    monkeypatch.setattr("dkmeans.prediction.stream._RESULT_BYTES", 2**16)
+    rows = np.random.default_rng(7).normal(size=(40_000, 2)).astype(np.float32)
+    model = KMeans(500, tmp_path, rows[:500], use_mini_batch=False)
+    model.train(lambda: rows[:500], steps=1)
+    tracemalloc.start()
+    try:
+        found = [each["all_distances"] for each in islice(model.predict(lambda: rows), 100)]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found) == 100
+    assert peak < 40_000 * 500 * 4 / 8
+    assert np.array_equal(found, [*model.transform(lambda: rows[:100])])

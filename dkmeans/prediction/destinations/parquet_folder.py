@@ -56,9 +56,10 @@ class ParquetFolder:
 
     def regions(self, batch: Batch) -> Iterable[Chunk]:
         """Return a region for each file of the input; numbered ones for rows that have no files."""
-        rows = self.prediction.region_rows
-        by_file = regions_by_file(batch, rows)
-        return numbered_regions(batch, rows, _NUMBERED) if by_file is None else by_file
+        by_file = regions_by_file(batch, self.prediction.file_rows)
+        if by_file is not None:
+            return by_file
+        return numbered_regions(batch, self.prediction.region_rows, _NUMBERED)
 
     def identity(self) -> dict[str, Any] | None:
         """Return the identity that is stored, empty if it is damaged; None if there is none."""
