@@ -114,7 +114,9 @@ def _moved_centers(
     before = (state.centers if state.means is None else state.means)[some].astype(np.float64)
     if share is not None:
         # As in TensorFlow's estimator, running means are not scaled to length one (cosine).
-        means = before + share[some, None] * (means - before)
+        part = share[some, None]
+        # Of a center that has no rows yet, or is relocated, `means` itself: the sum would round it.
+        means = np.where(part == 1, means, before + part * (means - before))
     else:
         means = project(means, rules.computation.distance)
     # A center without rows has no mean.

@@ -92,7 +92,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         # Set before the write: an interrupt may come after the commit and before the write ends.
         self._attempt, self._attempted_step = checkpoints.new_name(fit.step), fit.step
         self._began_at = time.monotonic()
-        orphans, self._orphans = self._orphans, []
+        orphans = self._orphans
         news, name, manifest = self.history.news(), self._attempt, self._manifest
         now = time.time()
 
@@ -121,6 +121,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         self._seconds += time.monotonic() - began
         writing, self._writing = self._writing, None
         self._manifest, news, size = writing.result()
+        self._orphans = []  # removed, as the write has not failed
         if news:
             self.history.note_written(news, size)
         self._saved_step = self._attempted_step

@@ -93,6 +93,13 @@ def test_mini_batch_steps_are_running_means_that_begin_with_weight_one(metric):
     assert len(states) == 6
 
 
+def test_the_first_rows_of_a_far_center_are_its_mean_to_the_bit():
+    schedule = Schedule.mini_batch(1, counts_first=False)
+    first = TrainState(np.array([[1e16], [-1e17]]), np.zeros(2, np.int64))
+    (state,) = run(first, [np.array([[0.5], [1.5]])], EUCLIDEAN, schedule)
+    assert state.centers.tolist() == [[1.0], [-1e17]]
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_several_steps_to_an_iteration_are_one_lloyd_update_over_their_union(metric):
     batches = random_batches(6)

@@ -278,11 +278,14 @@ class Chunk:
         That is the case if the rows (of a view: the rows it reads from) and their weights are
         cached, or have no key because caching them would save nothing.
         """
-        key, first, stop = self._source_chunk()
-        if key is None:
-            rows = all(part.is_at_hand for part in self.source.parts)
-        else:
-            rows = (key, first, stop) in row_cache
+        source, (key, first, stop) = self.source, self._source_chunk()
+        if key is not None:
+            rows = self.stop <= stop and (key, first, stop) in row_cache
+        elif isinstance(source, Whole):
+            rows = all(part.is_at_hand for part in source.parts)
+        else:  # a view of row by row
+            low, high = self.start - source.first, self.stop - source.first
+            rows = all(part.cut(low, high).is_at_hand for part in source.parts)
         return rows and (self.weights is None or self.of_weights().is_at_hand)
 
     def loaded(self) -> LoadedChunk:

@@ -100,6 +100,23 @@ def test_a_chunk_of_another_size_of_the_same_rows_is_another_one_in_the_cache(tm
         row_cache.evict_fit("two sizes")
 
 
+def test_a_chunk_of_columns_is_at_hand_when_these_very_rows_are_cached(tmp_path):
+    group = zarr.create_group(tmp_path / "columns.zarr")
+    for name in "xy":
+        group.create_array(name, data=np.arange(30.0), chunks=(5,))
+    batch = next(Dataset.from_zarr(str(tmp_path / "columns.zarr")).batches())
+    token = cache_budget.set(CacheBudget("columns", 10**6, 10**12))
+    try:
+        chunks = list(batch.numbered())
+        assert not any(chunk.is_at_hand for chunk in chunks)
+        chunks[0].load(2)
+        assert [chunk.is_at_hand for chunk in chunks] == [True] + [False] * (len(chunks) - 1)
+        assert len(chunks) > 1
+    finally:
+        cache_budget.reset(token)
+        row_cache.evict_fit("columns")
+
+
 def test_rows_of_another_width_than_the_centers_are_refused():
     with pytest.raises(InvalidData, match=r"^table must give rows of 2 columns.*\(20, 3\)"):
         chunk_of(ROWS, "table").load(2)
