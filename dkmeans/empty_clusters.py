@@ -21,7 +21,7 @@ from dkmeans.errors import InvalidData
 from dkmeans.exact import ExactSums, of_rows
 from dkmeans.state import Farthest, FloatArray, IndexArray, PartialSums
 
-# What a weight is the multiple of, as a row.
+# A row of one column: `_relocate` adds multiples of it to the weights of clusters.
 _ONE = np.ones(1)
 # Number of empty clusters that an error names.
 _NAMED_CLUSTERS = 10
@@ -63,7 +63,7 @@ def farthest_rows(
     centers: Centers,
     weights: FloatArray | None = None,
 ) -> Farthest:
-    """Return the farthest distinct rows from their nearest centers, at most one for each center.
+    """Return the k distinct rows that are farthest from their nearest centers, or fewer.
 
     That many rows are enough: each relocation takes one row, and each center with rows may have to
     keep one.

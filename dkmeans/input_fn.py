@@ -2,9 +2,10 @@
 
 All methods of the estimator that need rows call `read_input`. An `input_fn` may return an array, a
 dict of columns, a Zarr group of them, a data frame, a `Dataset`, or an iterator of batches, each
-also as `(features, None)` or, but for a `Dataset`, as `(features, {"weights": w})`. For prediction
-labels and weights are ignored. Columns are placed side by side, in the order of their names or as a
-layout of feature columns requires; they may be chunked differently.
+also as `(features, None)` or, except a `Dataset`, as `(features, {"weights": w})`. For prediction,
+labels and weights are ignored. Columns are placed side by side: for a new model in the order of
+their names, those of a data frame in its own order, or as a layout of feature columns requires.
+They may be chunked differently.
 """
 
 from __future__ import annotations
@@ -118,8 +119,9 @@ def _dataset_of(
         return dataset.named(layout.names)
     has_names = isinstance(given, Mapping) or is_frame(given)
     if has_names or _is_array(given):
-        # A new name for every call: another call may return other values in the same columns.
         has_weights = weights is not None
+        # `uuid4` is a new name for every call: another call may return other values in the same
+        # columns.
         cut, found = _features(given, "the features", layout, columns, has_weights, uuid4().hex)
         if weights is not None:
             of_weights = partial(weight_chunks, weights, "the weights")
@@ -237,7 +239,7 @@ def _features(
     has_weights: bool,
     table: str | None = None,
 ) -> tuple[Cut, Names]:
-    """Return what cuts an array, or columns side by side, and the names of the columns.
+    """Return a function that cuts an array, or columns side by side, and the columns' names.
 
     The columns of a new model are those of a dict, sorted by name, or of a data frame, in order.
 

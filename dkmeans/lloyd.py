@@ -141,7 +141,8 @@ def iterate(
         batches: The batch of each step.
         rules: Rules by which centers are computed.
         executor: Where the steps are computed.
-        squares: Sum of the squares of the rows of each batch; None if it is not known.
+        squares: Sum of the squares of the rows, if it is known and all batches have the same rows;
+            else None.
         numbers: Number of each start in its fit, by which workers find its cached bounds; None for
             no bounds. Bounds need the same batch, `numbered`, in every iteration of this call of
             `train`.

@@ -92,8 +92,8 @@ def squares_of(
 ) -> ExactTotal:
     """Return the sum of the squares of all values of the (n, d) rows, which the loss needs.
 
-    It is zero for cosine. With weights, each square counts times the weight of its row, which is
-    above 0. Whether a row is refused depends on the row alone, not on the chunk.
+    It is zero for cosine. With weights, which are above 0, each square is multiplied by the weight
+    of its row. Whether a row is refused depends on the row alone, not on the chunk.
 
     Raises:
         NotFinite: a value is not finite, or a row is so long that squared distances may overflow.

@@ -97,8 +97,8 @@ class Growing:
 def on_host(value: M) -> M:
     """Return a value in the memory of the host.
 
-    Called once, before a value leaves the thread that computed it. Sums on a GPU, where those of
-    several chunks are added up, are copied to the host; other sums are compacted for sending.
+    Called before a value leaves the thread that computed it. Sums that were added up on a GPU are
+    copied to the host. Other sums are compacted for sending, and are writable afterwards.
     """
     move = getattr(value, "on_host", None)
     return value if move is None else cast(M, move())
@@ -217,8 +217,8 @@ class PartialSums(Growing):
             (`loss.inertia`).
         farthest: The farthest rows; None if they are not needed.
         weights: (k, 1), the sum of the weights of the rows of each center; None if every row has
-            the weight one. With weights, `sums` and `squares` are those of rows times their
-            weights.
+            the weight one. With weights, each row in `sums` and each squared length in `squares` is
+            multiplied by the weight of the row.
     """
 
     sums: ExactSums
@@ -318,10 +318,11 @@ class TrainState:
 
     Attributes:
         centers: (k, d) in the dtype of the data: the master copy.
-        counts: (k,), the number of rows that each center is the mean of: of the last whole
-            iteration, or, if counts survive iterations, of all so far, plus `Schedule.first_count`
-            for the first position of the center. A row of the weight w counts as w rows. Rounded to
-            float64; int64 if all are then small whole numbers, with or without weights.
+        counts: (k,), the number of rows that each center is the mean of: rows of the last whole
+            iteration. If counts survive iterations: all of its rows so far, plus
+            `Schedule.first_count` for the first position of the center. A row of the weight w
+            counts as w rows. Rounded to float64; int64 if all rounded counts are small whole
+            numbers, with or without weights.
         step: Number of steps completed since initialization.
         pending: Sums of the steps of an unfinished iteration; None between iterations.
         pending_steps: Number of those steps.
@@ -333,8 +334,8 @@ class TrainState:
         mean_distance: Mean distance of a row to its nearest center in the last of these steps. Not
             saved.
         rows: Number of rows of those steps. Not saved.
-        means: (k, d) float64, the centers before they were rounded to their dtype, if counts
-            survive iterations; else None.
+        means: (k, d) float64, the centers before they were rounded to float32, if they are float32
+            and counts survive iterations; else None.
         grid: Grid of the sums of the last iteration, for the next one. Not saved.
         epoch_centers: (k, d), the centers at the start of the epoch, with which those at its end
             are compared if there is a `ShiftTolerance`; else None. Saved within an epoch only.

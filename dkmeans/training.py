@@ -104,7 +104,8 @@ def _train(
             pass  # only to notify the listeners: the checkpoint was saved by an earlier call
     notifier.created(fit.state)
     first_step = fit.step
-    # If the input ends, a call takes at least one step, even if no center would move.
+    # Not for an input that has an end: such a call takes at least one step, even if no center would
+    # move.
     if plan.may_be_unchanged and dataset.is_endless and _has_same_rows(plan, dataset):
         is_unchanged, batches = _is_unchanged(plan, fit, batches, executor)
         if is_unchanged:
@@ -158,8 +159,8 @@ def _report_missing_limits(plan: Plan, dataset: Dataset) -> None:
 
 def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> None:
     """Log why a call ended; warn if the input ended before a limit, or if clusters are empty."""
-    # A call without limits that took no step gets "a first step" as its limit: the warning below is
-    # then logged. A call without limits that took steps gets no warning.
+    # A call without limits that took no step gets "a first step" as its limit: the warning that
+    # follows is then logged. It is not logged for a call without limits that took steps.
     steps = fit.step - first_step
     limits = plan.describe_limits() or ("" if steps else "a first step")
     if reason is StopReason.END_OF_INPUT and limits:
@@ -193,7 +194,10 @@ def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> No
 
 
 def _empty_clusters(plan: Plan, state: TrainState) -> int:
-    """Return the number of centers without rows; 0 before the first whole iteration."""
+    """Return the number of centers without rows that were not relocated.
+
+    It is 0 before the first whole iteration.
+    """
     if state.inertia is None:
         return 0
     schedule = plan.settings.schedule

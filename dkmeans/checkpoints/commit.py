@@ -84,8 +84,8 @@ def save(
     Raises:
         Conflict: another driver has saved since `manifest` was read.
         Outage: the storage does not answer.
-        OSError: the checkpoint cannot be written, and the earlier ones stand; or it is committed,
-            and an old one cannot be removed.
+        OSError: the checkpoint cannot be written, and the earlier ones remain; or the checkpoint is
+            committed, and an old one cannot be removed.
     """
     name = name or new_name(fit.step)
     address = storage.join(model_dir, name)

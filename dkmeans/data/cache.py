@@ -103,7 +103,7 @@ class Cache:
 
         Args:
             key: Unique key of the rows.
-            read: Reads the rows, (n, d). Called by one thread at a time for each key.
+            read: Reads the rows, (n, d). Called by one thread at a time for each fit and key.
             in_parts: True if the caller uses only a part of the rows and may soon use another.
 
         Raises:

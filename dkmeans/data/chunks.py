@@ -25,8 +25,8 @@ from dkmeans.state import FloatArray, IndexArray
 # Target size of the chunks that the library cuts itself: enough rows that a task's overhead does
 # not count, few enough that every thread has several chunks.
 TARGET_BYTES = 8 * 2**20
-# The same where GPUs compute. The launches and the wait of one chunk take a GPU as long as the
-# computation of megabytes of rows.
+# The same where GPUs compute. Launching the kernels of one chunk and waiting for them takes as long
+# as computing megabytes of rows.
 GPU_TARGET_BYTES = 128 * 2**20
 # For a large model, the rows of a chunk have this many times the bytes of the model's sums
 # (`chunk_bytes_for`). A sum has 8 bytes.
@@ -39,7 +39,7 @@ _CHUNKS_PER_THREAD = 8
 # `even_rows` does not cut a table into much smaller chunks than this to give every thread a share:
 # a table of 1.5 times this size becomes two chunks.
 SMALLEST_BYTES = 2**20
-# `even_rows` does not cut chunks smaller than the target size divided by this.
+# Nor does `even_rows` cut a table into much smaller chunks than the target size divided by this.
 _SMALLEST_PART = 16
 # The number of chunks of a table is about a multiple of this, so that 2, 4 or 8 threads have equal
 # shares.
@@ -150,8 +150,8 @@ class Chunk:
         stop: Number of the row after the last one.
         offset: Number of a row in the batch minus its number in the source, if the batch is
             `numbered`; else 0.
-        weights: Table of one column, the weights of all rows of the source, numbered as these are
-            (`row_weights`); None if every row has the weight one.
+        weights: Table of one column, the weights of all rows of the source, with the same row
+            numbers (`row_weights`); None if every row has the weight one.
     """
 
     source: Source
@@ -178,7 +178,7 @@ class Chunk:
         size = self.source.chunk_rows
         if size is None:
             return int(self.rows > 0)
-        # Number of the chunk after the last row, minus that of the first row's chunk.
+        # Number of the chunk after the last row's chunk, minus the number of the first row's chunk.
         return -(-self.stop // size) - self.start // size if self.rows else 0
 
     def chunks(self) -> Iterator[Chunk]:

@@ -116,7 +116,7 @@ class Threads(AbstractContextManager["Threads"]):
         """Yield the result of a function for each chunk, in order."""
         remaining = iter(chunks)
         firsts = list(islice(remaining, 2))
-        if len(firsts) == 1:  # as in `map_reduce`
+        if len(firsts) == 1:  # to start a thread can take longer than a single chunk
             yield self._cache_context().copy().run(_apply, function, firsts[0], value)
             return
         tasks = (self._submit(_apply, function, c, value) for c in chain(firsts, remaining))

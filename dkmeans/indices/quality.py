@@ -34,8 +34,8 @@ from dkmeans.state import FloatArray, IndexArray
 logger = logging.getLogger("dkmeans")
 
 _ALL = "all"
-# Pairs of centers, and values of their differences, that are computed at a time. A matrix product,
-# which reads all centers, is of at least so many rows.
+# Number of pairs of centers, or of values of their differences, that are computed at a time; and
+# least number of rows of a matrix product, as each product reads all centers.
 _PAIRS_AT_ONCE, _FEWEST_ROWS = 2**17, 16
 # If float32 leaves more candidate pairs than this for each center, float64 looks for them again.
 _MOST_PAIRS = 8
@@ -111,7 +111,7 @@ def _report_lost_digits(clusters: _Clusters, found: Iterable[str]) -> None:
         error = np.finfo(np.float64).eps * float(clusters.moved.sum())
         if error > _LARGEST_ERROR * clusters.squares_about_means:
             logger.warning(
-                "%s: of few digits, because centers are far from the means of their rows; train "
+                "few digits in %s, because centers are far from the means of their rows; train "
                 "the model on rows like these first",
                 ", ".join(names),
             )
@@ -140,7 +140,7 @@ class _Clusters:
 
     @property
     def scaling_of_rows(self) -> Scaling | None:
-        """The scaling that means and deviations can be taken back by.
+        """The scaling that returns means and deviations to their original units; None without one.
 
         Rows of length one (cosine) have lost the units that they had before.
         """
@@ -274,10 +274,13 @@ class _LikelyWorst:
 
     @QUIET
     def pairs(self, some: IndexArray) -> tuple[IndexArray, IndexArray]:
-        """Return, for some centers, the pairs that may have the most similar other center.
+        """Return pairs of some centers and of the other centers that may be most similar to them.
 
         Args:
-            some: (m,) numbers of the centers whose pairs are returned.
+            some: (m,) numbers of the centers.
+
+        Returns:
+            The numbers of the first and of the second center of each pair.
         """
         limits, width = np.finfo(self.moved.dtype), self.moved.shape[1]
         size = self.squares[some, None] + self.squares
@@ -298,8 +301,8 @@ class _LikelyWorst:
         spread *= reciprocal.min(axis=1, keepdims=True)
         rows, others = np.nonzero(~(found > spread))
         ones = some[rows]
-        counts = (ones != others) & (self.has_spread[ones] | self.has_spread[others])
-        return ones[counts], others[counts]
+        is_pair = (ones != others) & (self.has_spread[ones] | self.has_spread[others])
+        return ones[is_pair], others[is_pair]
 
 
 def _calinski_harabasz(clusters: _Clusters) -> float:

@@ -2,9 +2,9 @@
 
 The driver uses it for the first batch, and `kmeans_parallel` for its weighted candidates. After i
 picks, a new pick is the nearest one for only about n / i of the n rows. So candidates are compared
-with all rows in float32, with a proven margin, and only the pairs that pass are computed exactly in
-float64. The result therefore depends on the rows alone, not on blocks, threads or the library that
-multiplies matrices.
+with all rows in float32, with a proven margin, and only the distances of the pairs that pass are
+computed in float64. The result therefore depends on the rows alone, not on blocks, threads or the
+library that multiplies matrices.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def plus_plus(
     if weights is None:
         weights = np.ones(len(points))
     else:
-        # A power of two changes no draw, and no sum of weights overflows.
+        # Scaled so that no sum of weights overflows. A factor that is a power of two changes no
+        # draw.
         weights = np.ldexp(weights, -np.frexp(weights.max())[1])
         chances = weights / weights.sum()
     picked = np.empty(k, np.int64)
@@ -98,8 +99,8 @@ class _Table:
         prepared: (n, d + 2) float32: rows x minus their mean and scaled below one, then 1, then
             |x|^2 minus the squared distance to the nearest pick.
         squares: (n,) float64, |x|^2 of the prepared rows minus the rounding margin.
-        scale: Power of two by which rows were multiplied, and by which differences are before they
-            are squared.
+        scale: Power of two by which the prepared rows were multiplied, and by which `distances`
+            multiplies differences before it squares them.
     """
 
     points: FloatArray

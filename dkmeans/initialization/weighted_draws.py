@@ -44,7 +44,7 @@ class Ranks:
         return cls(numbers, np.array(firsts, np.int64), total)
 
     def first(self, number: int) -> int:
-        """Return the number of the first row of a chunk, counted among the rows with a weight."""
+        """Return `firsts` of the chunk whose first row has this number in the batch."""
         return int(self.firsts[np.searchsorted(self.numbers, number)])
 
     def renumbered(self, batch: Batch) -> Batch:
@@ -58,7 +58,7 @@ def _count(loaded: LoadedChunk, _: None) -> int:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Race:
+class _WeightedDraw:
     """Which rows to draw.
 
     Attributes:
@@ -102,14 +102,14 @@ class _Leaders:
         return _Leaders(self.most, self.priorities[order], self.numbers[order], self.weights[order])
 
 
-def _lead(loaded: LoadedChunk, race: _Race) -> _Leaders:
+def _leaders_of(loaded: LoadedChunk, draw: _WeightedDraw) -> _Leaders:
     """Return the leaders among the rows of a chunk of weights. Runs on a worker."""
     weights, number = loaded.points[:, 0], loaded.chunk.number
     some = np.flatnonzero(weights)
-    ranks = race.ranks.first(number) + np.arange(len(some))
+    ranks = draw.ranks.first(number) + np.arange(len(some))
     with np.errstate(over="ignore"):  # losses of such weights are refused later
-        priorities = weights[some] / race.seed.uniform(ranks)
-    return _Leaders(race.most, priorities, number + some, weights[some]).cut()
+        priorities = weights[some] / draw.seed.uniform(ranks)
+    return _Leaders(draw.most, priorities, number + some, weights[some]).cut()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,8 +117,8 @@ class WeightedRows:
     """Rows that were drawn by weight.
 
     Attributes:
-        numbers: (m,) numbers of the rows in their batch: of drawn rows by falling priority, of all
-            rows in order.
+        numbers: (m,) numbers of the rows in their batch, by falling priority; ascending if all rows
+            with a weight are returned.
         weights: (m,) float64, the weight that each of them stands for.
     """
 
@@ -141,8 +141,8 @@ def draw_by_weight(batch: Batch, most: int | None, seed: Seed, executor: Executo
     """
     ranks, numbered = Ranks.of(batch, executor), weights_of(batch.numbered())
     is_draw = most is not None and ranks.total > most
-    race = _Race(ranks, seed, most + 1 if is_draw and most is not None else None)
-    (leaders,) = executor.map_reduce(_lead, [numbered], race).totals
+    draw = _WeightedDraw(ranks, seed, most + 1 if is_draw and most is not None else None)
+    (leaders,) = executor.map_reduce(_leaders_of, [numbered], draw).totals
     numbers, weights = leaders.numbers, leaders.weights
     if not is_draw:
         order = np.argsort(numbers)

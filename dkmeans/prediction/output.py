@@ -51,8 +51,8 @@ class Output:
     Attributes:
         destination: The place, and the prediction that it is for.
         regions: All regions, each as one chunk of its rows, in order.
-        kept: Columns of the input to write that must be sent to the tasks; None if the tasks read
-            them with the rows, or there are none.
+        kept: Columns of the input that are written too, and that the sources of the rows do not
+            have; None if these sources have them, or if no columns are kept.
     """
 
     destination: Destination
@@ -80,8 +80,8 @@ class Written:
     Attributes:
         regions: Names of the regions that are done; none for a complete output whose marks have
             been removed.
-        is_complete: True if the output is marked as complete. If the file of a region is its only
-            mark, also no file is missing.
+        is_complete: True if the output is marked as complete. If regions have no marks but their
+            files, it is True only if no file is missing either.
     """
 
     regions: frozenset[str]
@@ -118,8 +118,8 @@ def plan_output(
     most = max(1, min(_REGION_ROWS, _REGION_BYTES // row_bytes))
     input_bytes = batch[0].source.width * np.dtype(np.float32).itemsize
     rows = min(most, max(1, _REGION_INPUT_BYTES // input_bytes))
-    # A multiple of the first chunk's rows: if all chunks have that size, no two tasks read the same
-    # chunk.
+    # A multiple of the first chunk's rows, if a region has room for that chunk. If all chunks have
+    # that size, no two tasks then read the same chunk.
     unit = batch[0].rows
     rows = min(rows // unit * unit or rows, batch.rows)
     about = request.results, request.top, request.keep, request.partition_by
@@ -210,7 +210,7 @@ def _found(output: Output) -> Written:
 
 
 def _written(output: Output) -> Written:
-    """Return what is done of the same prediction. Nothing is changed."""
+    """Return what the output holds of its prediction. Nothing is changed."""
     destination = output.destination
     done = frozenset(destination.done()) & frozenset(map(file_of, output.regions))
     has_all = destination.has_marks or len(done) == len(output.regions)
@@ -223,7 +223,9 @@ def missing(output: Output, written: Written) -> list[Chunk]:
 
 
 def write_region(loaded: LoadedChunk, writing: Writing) -> int:
-    """Predict one region, write it, mark it as done, and return its rows. Runs on a worker.
+    """Predict one region, write it, mark it as done, and return its number of rows.
+
+    Runs on a worker.
 
     Raises:
         InvalidData: the rows are not finite, or the output is on a disk of another machine.

@@ -20,7 +20,9 @@ from dkmeans.data.chunks import (
     rows_per_chunk,
 )
 from dkmeans.data.sources.memory import MemoryRows
+from dkmeans.data.views import Columns
 from tests.data.twenty_rows import ROWS, chunk_of, chunks_of, spans
+from tests.numbered import Numbers
 
 
 @given(st.data())
@@ -100,18 +102,15 @@ def test_a_chunk_of_another_size_of_the_same_rows_is_another_one_in_the_cache(tm
         row_cache.evict_fit("two sizes")
 
 
-def test_a_chunk_of_columns_is_at_hand_when_these_very_rows_are_cached(tmp_path):
-    group = zarr.create_group(tmp_path / "columns.zarr")
-    for name in "xy":
-        group.create_array(name, data=np.arange(30.0), chunks=(5,))
-    batch = next(Dataset.from_zarr(str(tmp_path / "columns.zarr")).batches())
+def test_a_chunk_of_columns_is_at_hand_when_these_very_rows_are_cached():
+    stored = (Chunk(Numbers(20, chunk_rows=5, key=name), 0, 20) for name in "xy")
+    chunks = list(Chunk(Columns(tuple(stored)), 0, 20).chunks())
     token = cache_budget.set(CacheBudget("columns", 10**6, 10**12))
     try:
-        chunks = list(batch.numbered())
-        assert not any(chunk.is_at_hand for chunk in chunks)
+        assert [chunk.is_at_hand for chunk in chunks] == [False] * 4
         chunks[0].load(2)
-        assert [chunk.is_at_hand for chunk in chunks] == [True] + [False] * (len(chunks) - 1)
-        assert len(chunks) > 1
+        assert [chunk.is_at_hand for chunk in chunks] == [True, False, False, False]
+        assert not Chunk(chunks[0].source, 0, 10).is_at_hand  # the second half is not
     finally:
         cache_budget.reset(token)
         row_cache.evict_fit("columns")

@@ -34,7 +34,8 @@ class ByteCenters(NamedTuple):
         step: The factor of all centers.
         largest_norm: An upper bound of |c|.
         largest_loss: An upper bound of |c - g|, where g is the rounded center.
-        rounding: Relative error of the difference of two first scores, of their computation alone.
+        rounding: An upper bound of the relative error of the difference of two first scores,
+            without the error of rounding rows and centers to bytes.
         lines: (k, d padded to a multiple of `eight_bits.LINE`) float32. The negative shifted
             centers.
     """
@@ -204,7 +205,7 @@ def resolve_in_bytes(
         scratch.nearest[place] = scratch.panels[0, place] * width + number
         in_bytes.limits[place] = -np.inf
         margin = in_bytes.margins[place]
-        # The negation selects a row with a score or margin that is NaN.
+        # The negation also selects a row with a score or margin that is NaN.
         is_close = not ranked[1, place] > ranked[0, place] + margin
         if place < count and (is_close or len(tile.second)):
             undecided |= 1 << place
@@ -254,7 +255,7 @@ def _copy_row(
 
 @inlined
 def _leave_out(place: Any, panel: Any, in_bytes: Any) -> None:
-    """Leave out a panel whose best center has been scored, unless others of it are candidates."""
+    """Leave out a panel if only its best center, which needs no further score, is a candidate."""
     if in_bytes.minima[panel, 1, place] > in_bytes.limits[place]:
         in_bytes.minima[panel, 0, place] = np.inf
 
@@ -341,7 +342,7 @@ def _find_exactly(
     """Write the two nearest centers of a row to `found`, by the exact distances to candidates."""
     width, k, limit = panel_width(tile), len(centers.exact), in_bytes.limits[place]
     row, scale = scratch.indices[place], scratch.exact_scales[place]
-    # Their candidates are known, so they may have been left out before.
+    # `_leave_out` may have set the least scores of these two panels to infinity.
     best = second_best = scratch.nearest[place] // width
     if len(tile.second):
         second_best = _second_best(place, scratch, tile) // width

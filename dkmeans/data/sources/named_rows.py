@@ -52,8 +52,8 @@ class NamedRows(Whole, Leaf):
             as None. Such a source has a single column.
         has_weights: True if the rows have weights: those of weight zero may lack values, which are
             read as NaN.
-        unusable: Names and types of the columns that hold neither numbers nor words, as long as no
-            columns are chosen: rows with such columns cannot be read before. Empty after that.
+        unusable: Names and types of further columns, which hold neither numbers nor words, as long
+            as no columns are chosen: `refuse_others` refuses a source with such columns.
         of_folder: Further columns, which have one value in all rows: the folder of a file names it.
     """
 
@@ -123,8 +123,8 @@ class NamedRows(Whole, Leaf):
         """Return a source of the same rows with some of the columns, in this order.
 
         Args:
-            names: Names of the columns, with or without the lengths of lists, or of those of the
-                folder.
+            names: Names of columns, with or without the lengths of lists; also names of columns
+                that the folder names.
 
         Raises:
             InvalidType: a column holds neither numbers nor words.
@@ -211,7 +211,8 @@ class Selection(NamedTuple):
     Attributes:
         columns: Names of the columns.
         kinds: Types of the columns.
-        widths: Number of values of each column in a row; None if files must be asked, for lists.
+        widths: Number of values of each column in a row; None if a column holds lists, whose length
+            may differ from file to file.
         dtypes: Dtypes of the columns as strings of NumPy.
         unusable: Names and types of further columns, which hold neither numbers nor words.
         condition: Filter that the rows must meet; None for all rows.
@@ -265,7 +266,8 @@ class Selector:
 
         Raises:
             Invalid: a column is missing or cannot be compared, or all are an index.
-            InvalidType: no column that is left, or one of those named, can be read.
+            InvalidType: one of the named columns cannot be read; or, if none are named, no column
+                but those of an index can be read.
         """
         index = index_columns(schema) if self._columns is None else []
         last = self._last
@@ -334,7 +336,7 @@ def is_usable(kind: pa.DataType) -> bool:
 
 
 def with_column(columns: Sequence[str] | None, name: str | None) -> Sequence[str] | None:
-    """Return the columns to read, with another one if there is one; None for all of a table."""
+    """Return the columns to read, with one of this name among them; None for all of a table."""
     if columns is None or name is None or name in columns:
         return columns
     return [*columns, name]

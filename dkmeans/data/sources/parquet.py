@@ -62,8 +62,8 @@ class ParquetRows(NamedRows):
         address: Address of the file.
         groups: Numbers of the row groups, ascending.
         condition: The filter on columns of the file; None if all rows of the row groups meet it.
-        stored: Without regard to the filter, the number of the first row and the number of rows
-            from the first to the last row group; None without a filter.
+        stored: Number of the first row in the file, and number of rows from the first to the last
+            row group, both before filtering; None without a filter.
     """
 
     address: str
@@ -105,14 +105,14 @@ class ParquetRows(NamedRows):
         try:
             with self._opened() as file:
                 self._check_unchanged(file)
-                yield from self._meeting(file, self.groups, columns)
+                yield from self._filtered(file, self.groups, columns)
         except pa.ArrowException as error:
             raise InvalidData(f"{self.address} cannot be read: {error}") from error
 
-    def _meeting(
+    def _filtered(
         self, file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str]
     ) -> Iterator[pa.RecordBatch]:
-        """Yield columns of the rows of some row groups that meet the filter."""
+        """Yield columns of some row groups, without the rows that do not meet the filter."""
         stored, condition = file.schema_arrow.names, self.condition
         of_folder = [(n, v) for n, v in self.of_folder if n in columns and n not in stored]
         read = dict.fromkeys(columns if condition is None else (*columns, *condition.columns))
@@ -127,7 +127,7 @@ class ParquetRows(NamedRows):
     def matches(self) -> list[int]:
         """Return how many rows of each row group meet the filter; its columns are read for that."""
         with self._opened() as file:
-            return [sum(map(len, self._meeting(file, [group], ()))) for group in self.groups]
+            return [sum(map(len, self._filtered(file, [group], ()))) for group in self.groups]
 
     def _check_unchanged(self, file: pq.ParquetFile) -> None:
         """Refuse a file in which these row groups do not have the described shape and dtypes.
@@ -139,10 +139,10 @@ class ParquetRows(NamedRows):
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         low, high = self.groups[0], self.groups[-1]
         first, rows = sum(sizes[:low]), sum(sizes[low : high + 1])
-        its_first, its_rows = self.stored or (self.first, self.rows)
-        if (first, rows) != (its_first, its_rows) or high >= len(sizes):
+        old_first, old_rows = self.stored or (self.first, self.rows)
+        if (first, rows) != (old_first, old_rows) or high >= len(sizes):
             raise self._changed(
-                f"rows {its_first} to {its_first + its_rows - 1} in row groups {low} to {high}",
+                f"rows {old_first} to {old_first + old_rows - 1} in row groups {low} to {high}",
                 f"rows {first} to {first + rows - 1}" if rows else "no rows",
             )
         for column, width, dtype in zip(self.columns, self.widths, self.dtypes, strict=True):
@@ -205,9 +205,9 @@ def from_parquet_files(
     """Return a function that cuts Parquet into chunks: files, or all files below folders.
 
     The files of a folder follow one another in natural order (`parquet_files`). A chunk consists of
-    whole row groups. Only the metadata of the files is read, and that is read now. Without
-    `columns`, columns that hold an index of pandas or Dask are left out, and one log message names
-    them.
+    whole row groups. The metadata of the files is read now; of a column of lists without a fixed
+    length also the first row. Without `columns`, columns that hold an index of pandas or Dask are
+    left out, and one log message names them.
 
     Args:
         addresses: Paths or URLs of the files or folders.

@@ -1,11 +1,11 @@
 """The Dask executor: deals the runs of an iteration to the workers and collects their totals.
 
 A run is a range of consecutive chunks, whose results are added up. A share is a range of runs: what
-one worker computes. Tasks are pure functions of chunks and a value, so a lost worker costs time and
-changes no bit. Each share is submitted to the worker that computed it before; Dask takes another
-worker if that one is gone or busy. A short iteration that is like the last one is computed by calls
-instead of tasks: the driver asks the workers for the shares that they computed last. If the driver
-can connect to the workers, calls do not pass through the scheduler.
+one worker computes, or one of its threads. Tasks are pure functions of chunks and a value, so a
+lost worker costs time and changes no bit. Each share is submitted to the worker that computed it
+before; Dask takes another worker if that one is gone or busy. A short iteration that is like the
+last one is computed by calls instead of tasks: the driver asks the workers for the shares that they
+computed last. If the driver can connect to the workers, calls do not pass through the scheduler.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ logger = logging.getLogger("dkmeans")
 # A value larger than this is sent with tasks, not with calls. If the copies for all workers are
 # larger together, the driver calls only the first worker, which calls the others.
 _MOST_CALL_BYTES = 2**22
+# Chunks that were lost with their workers so often in a row are given up.
+_MOST_LOSSES = 5
 # Results that are added up together have about this size in total, so that no process holds many
 # sums of large centers.
 _ADDED_BYTES = 2**26
@@ -72,11 +74,11 @@ class ShareTask:
 class Dask(AbstractContextManager["Dask"]):
     """Computes chunks on the workers of a Dask cluster.
 
-    Each part keeps one kind of state: `_cluster` knows the workers, `_shipping` the rows that have
-    been sent to them, `_dealing` the last iteration and how fast the workers were. `_held` are the
-    futures of the last iteration, except those of large results, which end with the iteration. They
-    are released after the tasks of the next iteration are submitted: a release sends a message,
-    which would delay the first task.
+    Each attribute keeps one kind of state: `_cluster` the workers, `_shipping` the rows that have
+    been sent to them, `_dealing` the last iteration and the speed of the workers, `_held` the
+    futures of the last tasks. Held futures are released after the tasks of the next iteration are
+    submitted: a release sends a message, which would delay the first task. Futures of large results
+    are not held: they are released at the end of their iteration.
 
     Args:
         client: A `distributed.Client`.
@@ -126,19 +128,22 @@ class Dask(AbstractContextManager["Dask"]):
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
     ) -> Iterator[R]:
         """Yield the result of a function for each chunk, in order."""
-        coming, left = iter(chunks), deque[Chunk]()
+        coming, awaited, losses = iter(chunks), deque[Chunk](), 0
         with self._cluster.errors_translated():
             while True:
                 try:
-                    for result in self._results_in_order(function, coming, left, value):
-                        left.popleft()
+                    for result in self._results_in_order(function, coming, awaited, value):
+                        awaited.popleft()
+                        losses = 0
                         yield result
                     return
                 except (StrandedError, remote.ValueLost) as error:
+                    losses += 1
+                    _check_losses(losses, error)
                     logger.warning("%s; their chunks are computed again", error)
                     # Rows and values that were sent to lost workers are sent again.
                     self._shipping.forget()
-                    coming, left = chain(left, coming), deque()
+                    coming, awaited = chain(awaited, coming), deque()
 
     def _results_in_order(
         self,
@@ -176,6 +181,7 @@ class Dask(AbstractContextManager["Dask"]):
         """Compute an iteration, and start over as often as its tasks are stranded."""
         # Calls do not need a new list of workers: if a worker has left, tasks compute its share.
         may_be_old = self._dealing.can_call
+        losses = 0
         while True:
             try:
                 threads = (
@@ -187,6 +193,8 @@ class Dask(AbstractContextManager["Dask"]):
                 iteration = self._dealing.deal(function, batches, threads)
                 return iteration, self._reduce(iteration, batches, value)
             except (StrandedError, remote.ValueLost) as error:
+                losses += 1
+                _check_losses(losses, error)
                 logger.warning("%s; the iteration starts over", error)
                 # Rows that were sent to lost workers are sent again.
                 self._shipping.forget()
@@ -245,6 +253,7 @@ class Dask(AbstractContextManager["Dask"]):
                 for share in shares
                 for task in _tasks_of_share(share, owners[share[0].share], iteration)
             ]
+        # Here each thread has a share of its own, so `owners` has one entry for each thread.
         counts = iteration.threads.values()
         present = iteration.present
         owners = [
@@ -263,18 +272,19 @@ class Dask(AbstractContextManager["Dask"]):
         """Return the totals of some tasks, merged by further tasks on the workers."""
         if not tasks:
             return []
-        values = self._shipping.values(value, [task.worker for task in tasks])
+        # For each task the value itself, or a future of a copy of it.
+        copies = self._shipping.values(value, [task.worker for task in tasks])
         fan_in, is_large = _fan_in(value), _is_large(value)
         reduce = remote.reduce_share_once if is_large else remote.reduce_share
         level = [
-            self._submit_task(reduce, iteration, task, batches, own)
-            for task, own in zip(tasks, values, strict=True)
+            self._submit_task(reduce, iteration, task, batches, copy)
+            for task, copy in zip(tasks, copies, strict=True)
         ]
         futures = list(level)
-        # `sent` is emptied below. Nothing else may refer to its futures: workers hold the value as
-        # long as anything does.
-        sent = [own for own in values if own is not value]
-        del values
+        # `sent` is emptied below. Nothing else may refer to its futures: workers hold the value
+        # until the last reference to them is gone.
+        sent = [copy for copy in copies if copy is not value]
+        del copies
         usual_seconds = self._dealing.usual_seconds
         # Releases the futures of the last iteration (see the class). The list grows below: the
         # futures of merges are held too.
@@ -355,10 +365,27 @@ def _is_large(value: Any) -> bool:
     return _fan_in(value) < remote.FAN_IN
 
 
+def _check_losses(losses: int, error: Exception) -> None:
+    """Give up if the same chunks were lost with their workers many times in a row.
+
+    Dask gives up a task that several workers have died of, but not if all workers die together: the
+    tasks that take the place of lost ones are new to Dask.
+
+    Raises:
+        Outage: they were.
+    """
+    if losses == _MOST_LOSSES:
+        raise Outage(
+            f"workers were lost {losses} times in a row while they computed the same chunks: "
+            f"{error}. See their logs; if their memory does not suffice, give them more of it or "
+            "fewer threads, or write the rows in smaller chunks"
+        ) from error
+
+
 def _tasks_of_share(
     share: tuple[Run, ...], owner: str | None, iteration: Iteration
 ) -> Iterator[ShareTask]:
-    """Yield the task of a share; if its worker has left, tasks for some of the other workers."""
+    """Yield the task of a share; if its worker is in `gone`, tasks for some of the others."""
     if owner not in iteration.gone:
         yield ShareTask(share, owner, iteration.call)
         return

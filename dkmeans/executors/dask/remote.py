@@ -1,8 +1,9 @@
 """The functions that run on Dask workers: module-level functions of chunks and a value.
 
-`driver` submits them as tasks, or calls `reduce_again`. What is computed of a chunk is elsewhere:
-`partial_sums`, scores and predictions in `prediction.per_chunk`. Tasks over chunks are pure:
-computed again, on any worker, they return the same bits. `take` and `merge_once` can run only once.
+`driver` submits them as tasks, or calls `reduce_again`. The functions that they apply to chunks are
+elsewhere: partial sums in `partial_sums`, scores and predictions in `prediction.per_chunk`. Tasks
+over chunks are pure: computed again, on any worker, they return the same bits. `take` and
+`merge_once` can run only once.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class ValueLost(Exception):
 
 
 class SingleUse(Generic[M]):
-    """Totals that one task uses up, so that large ones are added up in their memory.
+    """Totals that only one task takes, so that it may add up large totals in place.
 
-    If the result of that task is lost with its worker, the totals are gone too.
+    If the result of that task is lost with its worker, the totals are lost too.
 
     Args:
         totals: The totals, which nothing else uses.
@@ -85,8 +86,8 @@ class ReadContext:
         cache: One of `dkmeans.config.CACHES`.
         preferred_worker: Address of the worker that should run the task. Rows are cached only on
             that worker; None: nowhere.
-        call: Name of the call that may ask this worker for the same share again; None if none will,
-            because the task computes only a part of the share, in one thread.
+        call: Name of the call that may ask this worker for the same share again. None if no call
+            will: the task computes a part of a share, or a single chunk, in one thread.
     """
 
     fit: str
@@ -101,7 +102,7 @@ def unchanged(value: V) -> V:
 
 
 def hold(name: str, packet: Packet) -> bool:
-    """Add a packet to a value that a task will take. Drop the oldest values above `_MOST_HELD`."""
+    """Add a packet to a value that a task will take; keep only the newest `_MOST_HELD` values."""
     if name not in _held:
         _held[name] = Incoming(packet)
     _held[name].add(packet)
@@ -244,7 +245,7 @@ def merge(*parts: list[RunTotal[M]]) -> list[RunTotal[M]]:
 def merge_once(*parts: SingleUse[M]) -> SingleUse[M]:
     """Return the totals of several tasks as `merge` does, added up in the memory of the first."""
     totals = chain.from_iterable(part.taken() for part in parts)
-    # Received arrays may be read-only.
+    # Received arrays may be read-only: `on_host` copies such arrays.
     return SingleUse(merged((each.on_host() for each in totals), grown))
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import dask
@@ -15,10 +16,11 @@ import pytest
 import zarr
 from distributed import Client, LocalCluster, get_worker
 
-from dkmeans import Dataset, InvalidData, KMeans, RunConfig, checkpoints
+from dkmeans import Dataset, InvalidData, KMeans, Outage, RunConfig, checkpoints
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask
 from dkmeans.executors.dask import internals, shares
+from dkmeans.executors.dask.cluster import Cluster, StrandedError
 from dkmeans.partial_sums import accumulate
 from dkmeans.prediction.per_chunk import score
 from tests.at_step import at_step
@@ -359,6 +361,31 @@ def test_rows_that_dask_has_released_are_shipped_again(client, submitted):
         submitted.clear()
         check_iterations(executor, batches, 1)
         assert submitted
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+def test_chunks_whose_workers_are_lost_again_and_again_are_given_up(
+    executor, dataset, monkeypatch, recovers
+):
+    lost, results = [], Cluster.results
+
+    def stranded(self, *arguments):
+        if recovers and len(lost) == 4:
+            return results(self, *arguments)
+        lost.append(arguments)
+        raise StrandedError("the cluster has lost workers, and their tasks")
+
+    monkeypatch.setattr(Cluster, "results", stranded)
+    batch = next(dataset.batches()).numbered()
+    expected = nullcontext() if recovers else pytest.raises(Outage, match="lost 5 times in a row")
+    for compute in (
+        lambda: list(executor.map(score, batch, centers())),
+        lambda: executor.map_reduce(score, [batch], centers()),
+    ):
+        lost.clear()
+        with expected:
+            compute()
+        assert len(lost) == (4 if recovers else 5)
 
 
 def test_a_scheduler_that_allows_no_calls_is_given_tasks(dataset, monkeypatch):
