@@ -14,7 +14,7 @@ from dkmeans import pictures
 from dkmeans.config import NUMPY
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Computation
-from dkmeans.errors import Invalid, expected, readable
+from dkmeans.errors import Invalid, InvalidData, Outage, expected, readable
 from dkmeans.executors import Executor
 from dkmeans.preflight import Preflight, examine, scale_remarks, seconds_per_iteration
 from dkmeans.skipping import bounds_bytes
@@ -130,11 +130,17 @@ def plan_fit(
     found = examine(
         batch, dataset.rows, executor, cache, dataset.chunk_bytes, names=dataset.columns
     )
-    remarks = *found.remarks, *scale_remarks(batch, found, executor)
     rows = batch.rows * (mini_batches or 1)
-    seconds = seconds_per_iteration(
-        found, batch, num_clusters, computation, executor, rows=rows, num_starts=num_starts
-    )
+    try:
+        remarks = *found.remarks, *scale_remarks(batch, found, executor)
+        seconds = seconds_per_iteration(
+            found, batch, num_clusters, computation, executor, rows=rows, num_starts=num_starts
+        )
+    except (Invalid, Outage) as error:
+        if isinstance(error, InvalidData) or not found.remarks:
+            raise
+        # Workers may have died of chunks that are too large, which is among the remarks.
+        raise type(error)("; ".join([str(error), *found.remarks])) from error
     size = 0
     has_bounds = mini_batches is None and dataset.is_constant
     if has_bounds and not (on_gpu or computation.backend == NUMPY):

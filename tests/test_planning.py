@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import zarr
 
-from dkmeans import Dataset, Invalid, KMeans, RunConfig
+from dkmeans import Dataset, Invalid, KMeans, Outage, RunConfig
 from dkmeans.feature_columns import numeric_column
 
 ROWS = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32) * [1, 1, 1, 1000]
@@ -69,3 +69,15 @@ def test_a_plan_of_rows_in_memory_names_their_columns_and_one_of_too_few_is_refu
     assert plan.remarks == ()
     with pytest.raises(Invalid, match="num_clusters must be at most the number of rows, 1, got 2"):
         model.plan(lambda: ROWS[:1])
+
+
+def test_a_plan_whose_timing_fails_ends_with_what_was_found_before(tmp_path, monkeypatch):
+    zarr.create_array(str(tmp_path / "rows.zarr"), data=ROWS, chunks=(3000, 4))
+    monkeypatch.setattr("dkmeans.preflight._HELD_PER_THREAD", 10**9)
+
+    def killed(*_):
+        raise Outage("workers were lost")
+
+    monkeypatch.setattr("dkmeans.planning.scale_remarks", killed)
+    with pytest.raises(Outage, match="^workers were lost; a chunk is 96.0 kB, and a worker thread"):
+        KMeans(5, tmp_path / "m").plan(lambda: Dataset.from_zarr(tmp_path / "rows.zarr"))
