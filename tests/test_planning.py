@@ -79,5 +79,7 @@ def test_a_plan_whose_timing_fails_ends_with_what_was_found_before(tmp_path, mon
         raise Outage("workers were lost")
 
     monkeypatch.setattr("dkmeans.planning.scale_remarks", killed)
-    with pytest.raises(Outage, match="^workers were lost; a chunk is 96.0 kB, and a worker thread"):
+    with pytest.raises(
+        Outage, match=r"^workers were lost; a chunk is 96.0 kB, and a worker thread"
+    ):
         KMeans(5, tmp_path / "m").plan(lambda: Dataset.from_zarr(tmp_path / "rows.zarr"))
