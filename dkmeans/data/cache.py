@@ -27,6 +27,8 @@ from dkmeans.state import Cached, FloatArray
 
 # Largest total size of the recent chunks (`_recent`). They do not count in any budget.
 _RECENT_BYTES = 64 * 2**20
+# After more than this was evicted with a fit, freed memory is returned to the operating system.
+_TRIMMED_BYTES = 64 * 2**20
 # A fit that has read nothing for this long may be evicted: its driver was probably killed.
 _ABANDONED_SECONDS = 600
 # Above this share of its memory limit a process evicts. Dask pauses a worker at 0.8.
@@ -215,8 +217,13 @@ class Cache:
     def evict_fit(self, fit: str) -> None:
         """Evict all rows and entries of a fit, and all recent chunks."""
         with self._lock:
+            before = self._bytes
             self._evict_fit(fit)
             self._recent.clear()
+            freed = before - self._bytes
+        # Memory that stays with the process would count as used, and be no room for the next fit.
+        if freed > _TRIMMED_BYTES:
+            _trim()
 
     def _evict_fit(self, fit: str) -> None:
         self._used_at.pop(fit, None)

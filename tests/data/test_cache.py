@@ -1,5 +1,7 @@
 """The row cache: which rows it holds for a fit, and when it evicts them."""
 
+import subprocess
+import sys
 import threading
 import time
 from contextvars import copy_context
@@ -81,6 +83,32 @@ def test_a_chunk_that_is_read_in_parts_is_held_for_the_next_part(cache, reader):
         read_rows(cache, "a", reader, cache_bytes=0, in_parts=True)
     assert reader.times == 1
     assert cache.bytes == 0
+
+
+EVICTING = """
+import numpy as np
+import psutil
+
+from dkmeans.data.cache import CacheBudget, cache_budget, row_cache
+from dkmeans.executors.dask.process import prepare_worker
+
+prepare_worker()
+cache_budget.set(CacheBudget("fit", 2**40, 2**40))
+others = []  # what a process allocates between its chunks keeps freed memory from the system
+for number in range(40):
+    row_cache.rows(number, lambda: np.ones((2**18, 4)), in_parts=False)
+    others.append(bytes(10_000))
+before = psutil.Process().memory_info().rss
+row_cache.evict_fit("fit")
+print(before - psutil.Process().memory_info().rss)
+"""
+
+
+def test_the_memory_of_evicted_rows_goes_back_to_the_system():
+    freed = subprocess.run(
+        [sys.executable, "-c", EVICTING], capture_output=True, text=True, check=True
+    )
+    assert int(freed.stdout) > 0.9 * 40 * 2**23
 
 
 def test_the_oldest_chunk_read_in_parts_is_evicted_first(cache, reader, monkeypatch):
