@@ -205,7 +205,6 @@ def test_a_worker_restarted_for_its_memory_changes_no_bit(
     rows, undisturbed_fit, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("dkmeans.executors.dask.cluster._CHECK_SECONDS", 0.2)
-    monkeypatch.setattr("dkmeans.executors.dask.cluster._IDLE_SECONDS", 1)
     with workers(1, memory_limit="700MB") as (_, client):
         before = list(client.run(os.getpid).values())
         disturbed = fit(client, rows, greedily, marker=str(tmp_path / "marker"))

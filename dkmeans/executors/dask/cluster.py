@@ -242,9 +242,9 @@ class Cluster:
 
     def _check_workers(self, awaited: Sequence[Any]) -> None:
         now = time.monotonic()
-        if self.threads_by_worker():
+        if workers := self.threads_by_worker():
             self._deserted_at = None
-            self._check_progress(awaited)
+            self._check_progress(awaited, workers)
         elif self._deserted_at is None:
             self._deserted_at = now
             # The stop button of a notebook also interrupts the workers of its LocalCluster.
@@ -257,7 +257,7 @@ class Cluster:
             minutes = f"{_DESERTED_SECONDS / 60:.3g} minutes"
             raise Outage(f"the cluster at {self.address} has had no workers for {minutes}")
 
-    def _check_progress(self, awaited: Sequence[Any]) -> None:
+    def _check_progress(self, awaited: Sequence[Any], workers: Iterable[str]) -> None:
         """Raise if for a while no worker has run, nor finished, any of the tasks."""
         waiting = frozenset(future.key for future in awaited if not future.done())
         running = chain.from_iterable(self.client.processing().values())
@@ -265,7 +265,10 @@ class Cluster:
         # While all workers are paused (`_report_paused`), Dask gives out no tasks: none are lost.
         if not idle or idle != self._idle or self._is_paused:
             self._idle, self._idle_since = idle, time.monotonic()
-        elif time.monotonic() - self._idle_since > _IDLE_SECONDS:
+            return
+        # If none of the workers is left that tasks may prefer, no rows are on the way to one.
+        is_left = None in self._known or not self._known.keys().isdisjoint(workers)
+        if time.monotonic() - self._idle_since > _IDLE_SECONDS * is_left:
             raise StrandedError(f"the cluster at {self.address} has lost workers, and their tasks")
 
     def _report_late(self, awaited: Sequence[Any], usual_seconds: float) -> None:
