@@ -168,6 +168,7 @@ def prepare(output: Output) -> Written:
 
     Raises:
         Invalid: the output holds something else, or cannot be written to.
+        Conflict: another process has removed what this one has just written.
     """
     destination = output.destination
     try:
@@ -189,6 +190,11 @@ def prepare(output: Output) -> Written:
             return _found(output)
         destination.empty()
         destination.write_identity(destination.prediction.as_json())
+    except FileNotFoundError as error:  # what was written a moment ago
+        raise Conflict(
+            f"another process has changed {destination.address} while this one set it up; run the "
+            "same call again when the other one has ended"
+        ) from error
     except storage.WRITE_ERRORS as error:
         raise Invalid(
             f"output must be writable, got {destination.address!r}: {first_line(error)}"

@@ -544,3 +544,18 @@ def test_wide_rows_are_read_and_written_in_parts_of_bounded_memory(tmp_path, mon
     assert peak < 8 * 8 * 2**20  # some chunks of 8 MB in each of two threads
     assert read(address)[0].tolist() == expected
     assert region_rows(address) <= 2**14
+
+
+def test_an_output_that_another_process_sets_up_at_the_same_time_is_a_conflict(
+    model, rows, tmp_path, monkeypatch
+):
+    address, replace_file = str(tmp_path / "clusters.zarr"), os.replace
+
+    def too_late(source, target):
+        if str(target).startswith(address):
+            Path(source).unlink()  # as the other process does, which empties the folder
+        return replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", too_late)
+    with pytest.raises(Conflict, match=r"another process has changed .*clusters.zarr while this"):
+        model.write_predictions(lambda: rows, address)
