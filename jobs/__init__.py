@@ -7,3 +7,6 @@ other modules are what the jobs share: input, client, model directory, status, c
 
 # Exit code after Ctrl-C. It stands here for `__main__`, which must not import the jobs.
 EXIT_INTERRUPTED = 130
+# Signals that end a job; they stand here for the same reason. Systems other than Unix have the
+# first two only.
+ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")

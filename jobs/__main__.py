@@ -10,9 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from dkmeans_jobs import EXIT_INTERRUPTED
-
-_ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+from dkmeans_jobs import ENDING_SIGNALS, EXIT_INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     finally:
         if argv is None:  # the process ends: a further signal would change its exit code
-            for name in _ENDING_SIGNALS:
-                if hasattr(signal, name):  # systems other than Unix have two of them
+            for name in ENDING_SIGNALS:
+                if hasattr(signal, name):
                     signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dkmeans_jobs.flags import FLAGS
-from dkmeans_jobs.input import text_of
+from dkmeans_jobs.input import joined_names
 
 from dkmeans import Invalid
 from dkmeans.errors import expected
@@ -59,7 +59,7 @@ def as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
         # Without INPUT on the command line its list is empty.
         if value is False or any(getattr(arguments, n, None) not in (None, []) for n in overruling):
             continue
-        text = text_of(value) if isinstance(value, list) else str(value)
+        text = joined_names(value) if isinstance(value, list) else str(value)
         if name == "input" and isinstance(arguments.input, list):
             flags += map(str, value) if isinstance(value, list) else [text]
         elif name == "filter" and isinstance(value, list):

@@ -158,7 +158,7 @@ def names_in(flag: str, text: str | None) -> list[str] | None:
     return names
 
 
-def text_of(names: Iterable[object]) -> str:
+def joined_names(names: Iterable[object]) -> str:
     """Return the value of a flag from which `names_in` reads these names."""
     text = StringIO()
     csv.writer(text, lineterminator="").writerow(names)

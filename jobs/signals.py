@@ -10,23 +10,29 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
+from dkmeans_jobs import ENDING_SIGNALS
+
 logger = logging.getLogger("dkmeans")
 
 # A pod is evicted; a terminal is closed; a batch system warns before a job's time is over (Slurm's
-# --signal). Systems other than Unix have the first one only.
-_NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1")
-_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+# --signal). Ctrl-C is not among them: it raises Python's own `KeyboardInterrupt`.
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ENDING_SIGNALS if name != "SIGINT" and hasattr(signal, name)
+)
 # Signals that a terminal or a batch system sends to every process of a job, and that only the
 # driver handles: the driver saves a checkpoint, and ends the other processes with SIGTERM.
 _DRIVERS_SIGNALS = (signal.SIGINT, *(each for each in _SIGNALS if each != signal.SIGTERM))
 # What shells add to the number of the signal that has ended a command.
 _EXIT_BASE = 128
+# Ctrl-C again within this time interrupts nothing.
+_ENDING_SECONDS = 5.0
 
 
 class Terminated(KeyboardInterrupt):
@@ -45,8 +51,8 @@ class Terminated(KeyboardInterrupt):
 def raise_on_signals() -> Iterator[None]:
     """Raise `Terminated`, or `KeyboardInterrupt` for Ctrl-C, at the first signal in the block.
 
-    Later ones are ignored, so that the last checkpoint can be saved. A job that takes too long for
-    that is killed by the system with SIGKILL; by a person with SIGQUIT.
+    Later ones are ignored (Ctrl-C for some seconds), so that the last checkpoint can be saved. A
+    job that takes too long for that is killed by the system with SIGKILL; by a person with SIGQUIT.
     """
     with _handled(_SIGNALS, _raise_terminated), _handled([signal.SIGINT], _raise_interrupt):
         yield
@@ -115,15 +121,21 @@ def _blocked_for_processes() -> Iterator[None]:
 
 
 def _raise_interrupt(number: int, frame: FrameType | None) -> None:
-    """Say at further Ctrl-C that the job is ending, and raise `KeyboardInterrupt`."""
-    signal.signal(number, _report_ending)
+    """Raise `KeyboardInterrupt`; for some seconds further Ctrl-C say that the job is ending.
+
+    Later ones raise it again: Python drops an interrupt that arrives in a destructor.
+    """
+    again_at = time.monotonic() + _ENDING_SECONDS
+
+    def again(number: int, frame: FrameType | None) -> None:
+        if time.monotonic() > again_at:
+            raise KeyboardInterrupt
+        logger.warning(
+            "ending already, once the last checkpoint is saved; Ctrl-\\ does not wait for it"
+        )
+
+    signal.signal(number, again)
     raise KeyboardInterrupt
-
-
-def _report_ending(number: int, frame: FrameType | None) -> None:
-    logger.warning(
-        "ending already, once the last checkpoint is saved; Ctrl-\\ does not wait for it"
-    )
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:
