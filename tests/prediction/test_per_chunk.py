@@ -67,7 +67,7 @@ EVERY = (
 def test_the_nearest_centers_are_ranked_as_by_plain_loops(metric, dtype):
     rows = ROWS.astype(dtype)
     # Two equal centers, of which the lower index comes first, and some that are nearly equal.
-    near = rows[:4] * dtype(1 + 1e-6)
+    near = rows[:4] + dtype(1e-6) * rows[4:8]
     places = Centers(np.concatenate([rows[:4], near, rows[:2]]), Distance(metric))
     expected = reference.distances(rows, places.values, metric)
     order = np.lexsort((np.broadcast_to(np.arange(10), expected.shape), expected))

@@ -1,14 +1,14 @@
 """First scores in 8 bits, by instructions that multiply bytes: Numba intrinsics, as LLVM IR.
 
-`first_scores` calls these, only on processors that know the instructions. Such an instruction
-(VNNI) multiplies four bytes of a row by four bytes of a center in each lane, and adds up in int32:
-four times as many products as vectors of float32. A matrix unit (AMX) multiplies bytes too
-(`matrix`), and its products are ranked here. What a row loses by rounding to bytes is measured, so
-the error of its scores is known (docs/decisions/033).
+`first_scores` calls these, only on processors that know the instructions. Such an instruction (VNNI
+of x86, SDOT of ARM) multiplies four bytes of a row by four bytes of a center in each lane, and adds
+up in int32: four times as many products as vectors of float32. A matrix unit (AMX) multiplies bytes
+too (`matrix`), and its products are ranked here. What a row loses by rounding to bytes is measured,
+so the error of its scores is known (docs/decisions/033).
 
-A row is a factor times integers from -127 to 127, and so are all centers, with one factor. For
-vectors rows are stored plus 128, as their instruction takes an unsigned and a signed operand. Four
-features make a quad, which is one element of int32.
+A row is a factor times integers from -127 to 127, and so are all centers, with one factor. For VNNI
+rows are stored plus 128, as it takes an unsigned and a signed operand. Four features make a quad,
+which is one element of int32.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 
+from dkmeans.backends.native import processor
 from dkmeans.backends.native.llvm_code import Array, Code, Value, as_intrinsic, constant, zero
 from dkmeans.backends.native.matrix import PANELS, scores_of
 from dkmeans.backends.native.ranking import tagged, two_least
@@ -28,8 +30,11 @@ from dkmeans.backends.native.tile_vectors import center_scalars, row_vectors
 QUAD = 4
 # The largest integer that a row or a center is rounded to.
 LARGEST = 127
-# Added to a row's integers for vectors, whose instruction needs unsigned bytes.
-OFFSET = 128
+# Added to a row's integers for VNNI, which needs unsigned bytes.
+_OFFSET = 128
+# SDOT, which adds to its first operand. LLVM's own function for it would end the process where LLVM
+# does not know that this processor has it (`processor`); here the assembler is told so.
+_SDOT = ".arch_extension dotprod\nsdot $0.4s, $2.16b, $3.16b"
 
 # The sum of this and a float32 up to 2^22 is rounded to an integer. The lowest byte of the float32
 # sum is then the lowest byte of the rounded number.
@@ -41,6 +46,11 @@ LINE = 16
 # A row whose values are at most this in size is rounded to zero: the reciprocal of its factor would
 # be too large.
 _LEAST_SCALED = 2.0**-100
+
+
+def row_offset(has_matrix_unit: bool) -> int:
+    """Return what is added to the integers of rows."""
+    return 0 if has_matrix_unit or processor.is_arm() else _OFFSET
 
 
 @as_intrinsic
@@ -62,7 +72,7 @@ def round_rows(
     builder, (lanes, count) = code.builder, shape[:2]
     vector, bits = ir.VectorType(rows.element, lanes), ir.VectorType(quads.element, lanes)
     byte = ir.Constant(bits, [255] * lanes)
-    magic = constant(vector, _MAGIC + (0 if shape[3] else OFFSET))
+    magic = constant(vector, _MAGIC + row_offset(bool(shape[3])))
 
     def load(feature: Value, i: int) -> Value:
         first = code.at(rows.first, builder.mul(feature, code.size(lanes * count)))
@@ -123,7 +133,7 @@ def score_panel(
         steps: (t,) the factor of each row, times that of the centers.
         centers: int32. The bytes of the negative centers: panel by panel, in a panel quad by quad.
         offsets: (panels * c,) int32. The initial value of a center's products, which cancels the
-            `OFFSET` of the rows.
+            `row_offset`.
         halves: (panels * c,) float32, the first term of the scores.
         panel: Number of the panel.
         num_quads: Number of quads.
@@ -143,8 +153,14 @@ def score_panel(
     ]
 
     def add(row: Value, center: Value, total: Value) -> Value:
-        name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
-        return code.call(name, integers, total, row, center)
+        operands = total, row, center
+        if processor.is_arm():
+            kind = ir.FunctionType(integers, [integers] * 3)
+            return builder.asm(kind, _SDOT, "=w,0,w,w", operands, side_effect=False)
+        return code.call(f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", integers, *operands)
+
+    if processor.is_arm():
+        llvm.initialize_native_asmparser()  # which Numba does not need
 
     products = code.accumulate(
         num_quads,

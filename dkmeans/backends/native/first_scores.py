@@ -30,7 +30,7 @@ class ByteCenters(NamedTuple):
         quads: int32. The bytes of the negative shifted centers, panel by panel, and in each panel
             quad by quad; for a matrix unit, register by register in the order of use.
         offsets: (panels * c,) int32. Initial values of the products of each center, which cancel
-            `eight_bits.OFFSET`. For vectors only.
+            `eight_bits.row_offset`. For vectors only.
         step: The factor of all centers.
         largest_norm: An upper bound of |c|.
         largest_loss: An upper bound of |c - g|, where g is the rounded center.

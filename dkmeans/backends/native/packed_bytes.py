@@ -74,6 +74,7 @@ def packed_in_bytes(
     """
     step = np.float32(max(float(np.abs(piece).max()) for piece in negative()))
     step /= np.float32(eight_bits.LARGEST)
+    row_offset = eight_bits.row_offset(bool(tile.matrix_panels))
     offsets: list[NDArray[np.int32]] = []
     largest_loss = 0.0
 
@@ -84,7 +85,7 @@ def packed_in_bytes(
             losses = np.linalg.norm(piece - unpadded.astype(np.float64) * step, axis=1)
             largest_loss = max(largest_loss, float(losses.max()))
             rounded = pad_to_panels(unpadded.astype(np.int8), tile, 0)
-            offsets.append(-eight_bits.OFFSET * rounded.sum(axis=1, dtype=np.int32))
+            offsets.append(-row_offset * rounded.sum(axis=1, dtype=np.int32))
             yield _in_quads(rounded, tile)
 
     # The last bits of a score have the number of its center in its panel. Fewer than eight further

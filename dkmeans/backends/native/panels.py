@@ -8,7 +8,6 @@ the kernels read and write.
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,7 +29,7 @@ def tile_of(dtype: DTypeLike) -> Tile:
 
     Processors with AVX-512 and ARM processors have 32 of these registers, others have 16.
     """
-    has_32 = processor.vector_bytes() == 64 or platform.machine().lower() in ("aarch64", "arm64")
+    has_32 = processor.vector_bytes() == 64 or processor.is_arm()
     count, centers = (2, 8) if has_32 else (3, 4)
     lanes = processor.vector_bytes() // np.dtype(dtype).itemsize
     return Tile((None,) * lanes, (None,) * count, (None,) * centers)

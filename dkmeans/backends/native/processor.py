@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
 import sys
@@ -15,6 +16,8 @@ from numba.core import config
 
 # The system call arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) of Linux.
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
+# The call getauxval(AT_HWCAP) of Linux, and its bit for dot products of bytes on ARM.
+_AT_HWCAP, _HWCAP_ASIMDDP = 16, 1 << 20
 
 
 def features() -> frozenset[str]:
@@ -27,7 +30,20 @@ def features() -> frozenset[str]:
 @cache
 def _own_features() -> frozenset[str]:
     # To ask LLVM takes as long as an iteration over 100,000 rows.
-    return frozenset(llvm.get_host_cpu_features().flatten().split(","))
+    found = frozenset(llvm.get_host_cpu_features().flatten().split(","))
+    # LLVM 22 does not report this instruction set.
+    return found | {"+dotprod"} if is_arm() and _has_dot_products() else found
+
+
+def _has_dot_products() -> bool:
+    """Ask the operating system whether this ARM processor has dot products of bytes (SDOT)."""
+    if sys.platform == "darwin":
+        return True  # all processors of Apple's computers have them
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        getauxval = ctypes.CDLL(None).getauxval
+        getauxval.argtypes, getauxval.restype = [ctypes.c_ulong], ctypes.c_ulong
+        return bool(getauxval(_AT_HWCAP) & _HWCAP_ASIMDDP)
+    return False  # not Linux
 
 
 @cache
@@ -42,6 +58,11 @@ def is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
+def is_arm() -> bool:
+    """Return whether this processor has the ARM instructions of 64-bit programs."""
+    return platform.machine().lower() in ("aarch64", "arm64")
+
+
 @cache
 def matrix_unit() -> bool:
     """Ask Linux for the registers of the matrix unit; return whether this process may use it."""
@@ -53,5 +74,7 @@ def matrix_unit() -> bool:
 
 def multiplies_bytes() -> bool:
     """Return whether the vectors of this processor multiply bytes, as in `eight_bits`."""
+    if is_arm():
+        return "+dotprod" in features()
     needed = "+avx512vnni" if vector_bytes() == 64 else "+avxvnni"
     return vector_bytes() > 16 and needed in features()
