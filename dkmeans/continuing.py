@@ -60,11 +60,6 @@ def check_same_model(plan: Plan, found: Checkpoint) -> None:
 def check_same_centers(num_clusters: int, settings: Settings, found: Checkpoint) -> None:
     """Refuse to compute with a checkpoint whose centers are not as an estimator's parameters say.
 
-    Args:
-        num_clusters: The estimator's number of clusters.
-        settings: The estimator's settings.
-        found: The checkpoint.
-
     Raises:
         InvalidCheckpoint: the number of clusters or the distance differs.
     """
@@ -83,10 +78,6 @@ def report_ignored(plan: Plan, step: int) -> None:
     """Warn of arguments about the first centers that differ from those the model began with.
 
     A model is continued from its centers, so these arguments have no effect.
-
-    Args:
-        plan: What to do.
-        step: Step of the model that is continued.
 
     Raises:
         Outage: the storage does not answer.

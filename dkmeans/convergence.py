@@ -46,16 +46,8 @@ def with_stop_reasons(
 ) -> Fit:
     """Return the fit after an iteration, with `loss_before` of each running start up to date.
 
-    Starts that have converged get a stop reason; with `same_rows` also starts whose centers did
-    not move.
-
-    Args:
-        before: The fit before the iteration.
-        fit: The fit after it.
-        relative_tolerance: As in `converged`.
-        offset: As in `converged`.
-        same_rows: True if every iteration has the same rows: centers that did not move will not
-            move later.
+    Starts that have `converged` get a stop reason; with `same_rows` also starts whose centers did
+    not move: where every iteration has the same rows, they will not move later.
     """
     starts = list(fit.starts)
     for number in fit.running:

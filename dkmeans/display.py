@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -66,7 +66,17 @@ class _TextFormatter(logging.Formatter):
 
 
 class _Display(logging.Handler):
-    """Base of the handlers that show records to people. After an error they show none any more."""
+    """Base of the handlers that show records to people. After an error they show none any more.
+
+    At the end of a `with` block the last progress is written as a line that stays.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(Exception):
+            self._end_line()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record."""
@@ -74,11 +84,6 @@ class _Display(logging.Handler):
             self._show(record)
         except Exception:  # a closed terminal, for instance
             logger.removeHandler(self)
-
-    def end_line(self) -> None:
-        """Write the last progress as a line that stays."""
-        with suppress(Exception):
-            self._end_line()
 
     def _show(self, record: logging.LogRecord) -> None:
         raise NotImplementedError
@@ -237,7 +242,7 @@ def curve(values: Collection[float]) -> str:
 @contextmanager
 def live_on_terminal(console: Console) -> Iterator[LiveHandler]:
     """Yield a handler that shows a live line on a terminal until the block ends."""
-    # `transient`: the line is removed at the end, where `end_line` has printed it.
+    # `transient`: the line is removed at the end, where the handler has printed it.
     # Standard output may be a pipe, and the console would write it to the terminal.
     live = Live(console=console, transient=True, redirect_stdout=False)
     is_unicode = console.encoding.lower().startswith("utf")
@@ -245,33 +250,11 @@ def live_on_terminal(console: Console) -> Iterator[LiveHandler]:
     with suppress(Exception):  # another live display may be on the terminal
         live.start()
     try:
-        yield handler
+        with handler:
+            yield handler
     finally:
-        handler.end_line()
         with suppress(Exception):
             live.stop()
-
-
-@contextmanager
-def lines_of_text() -> Iterator[TextHandler]:
-    """Yield a handler that writes lines on standard error until the block ends."""
-    handler = TextHandler()
-    try:
-        yield handler
-    finally:
-        handler.end_line()
-
-
-@contextmanager
-def _live_in_notebook() -> Iterator[LiveHandler]:
-    """Yield a handler that shows a live line in the output of the current cell."""
-    from IPython.display import display  # noqa: PLC0415 rich has found IPython
-
-    handler = LiveHandler(_Notebook(display), with_curve=True)
-    try:
-        yield handler
-    finally:
-        handler.end_line()
 
 
 @contextmanager
@@ -309,8 +292,10 @@ def _for_people() -> AbstractContextManager[logging.Handler]:
     """Return the handler for the place where standard error is shown."""
     console = Console(stderr=True)
     if console.is_jupyter:
-        return _live_in_notebook()
-    return live_on_terminal(console) if console.is_terminal else lines_of_text()
+        from IPython.display import display  # noqa: PLC0415 rich has found IPython
+
+        return LiveHandler(_Notebook(display), with_curve=True)
+    return live_on_terminal(console) if console.is_terminal else TextHandler()
 
 
 @contextmanager

@@ -40,13 +40,7 @@ class EmptyClusters(StrEnum):
 def sums_and_farthest(
     points: FloatArray, centers: Centers, weights: FloatArray | None = None
 ) -> PartialSums:
-    """Return the sums of the (n, d) rows, and in the same pass the farthest of these rows.
-
-    Args:
-        points: (n, d) rows.
-        centers: The centers.
-        weights: (n,) the weights of the rows, above zero; None if each is one.
-    """
+    """Return the sums of the (n, d) rows, and in the same pass their `farthest_rows`."""
     backend = select(centers.backend)
     if weights is None:
         sums, index, distances = backend.assign(points, centers)
@@ -83,17 +77,13 @@ def farthest_rows(
         limit = np.partition(distances, n - size)[n - size] if size < n else least
         far = np.flatnonzero((distances >= limit) & (distances > least))
         rows = as_added(points[far], centers.distance)
-        copies = np.ones(len(far), np.int64)
-        row_weights = None if weights is None else _as_sums(weights[far])
+        copies, row_weights = np.ones(len(far), np.int64), None
+        if weights is not None:  # as exact sums, (m, 1)
+            row_weights = of_rows(weights[far, None], np.arange(len(far)), len(far))
         found = Farthest.among(rows, distances[far], index[far], copies, most, row_weights)
         if len(found) == most or limit <= least:
             return found
         size *= _MORE_ROWS  # equal rows are one entry of the result
-
-
-def _as_sums(weights: FloatArray) -> ExactSums:
-    """Return weights, (n,), as exact sums, (n, 1)."""
-    return of_rows(weights[:, None], np.arange(len(weights)), len(weights))
 
 
 def fill(

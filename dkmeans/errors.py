@@ -57,12 +57,9 @@ NO_BATCHES = "the input must have at least one batch of rows, got none"
 
 def expected(what: str, must: str, got: object) -> str:
     """Return the message for a wrong value: "<what> must be <must>, got <got>"."""
-    text = repr(got)
-    shown = (
-        text
-        if len(text) <= _SHOWN_CHARACTERS
-        else f"{type(got).__name__} {text[:_SHOWN_CHARACTERS]}..."
-    )
+    shown = repr(got)
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = f"{type(got).__name__} {shown[:_SHOWN_CHARACTERS]}..."
     return f"{what} must be {must}, got {shown}"
 
 
@@ -147,6 +144,5 @@ def check_number(name: str, value: object) -> None:
         InvalidType: it is neither.
     """
     is_number = isinstance(value, float | int | np.number) and not isinstance(value, bool)
-    if value is None or is_number:
-        return
-    raise InvalidType(expected(name, "a number or None", value))
+    if value is not None and not is_number:
+        raise InvalidType(expected(name, "a number or None", value))

@@ -235,10 +235,6 @@ class KMeans(Model):
         }
 
     @property
-    def _has_feature_columns(self) -> bool:
-        return self._layout is not None
-
-    @property
     def plot(self) -> EstimatorPlots:
         """Plots through matplotlib (extra `plot`): `loss`, `sizes`, `centers` and `rows`."""
         return EstimatorPlots(self, self._sampled)
@@ -379,12 +375,10 @@ class KMeans(Model):
         Raises:
             Invalid: there is no model, and the directory holds something else.
         """
-        rollback = None
         if checkpoint_path is not None:
             earlier = check_path("checkpoint_path", checkpoint_path)
-            rollback = checkpoints.rollback_to(self.model_dir, earlier)
-        if rollback is not None:
-            return rollback.manifest, rollback.checkpoint, rollback
+            if rollback := checkpoints.rollback_to(self.model_dir, earlier):
+                return rollback.manifest, rollback.checkpoint, rollback
         found: Checkpoint | None = None
         if overwrite:
             manifest = checkpoints.Manifest.of_new_model(self.model_dir)

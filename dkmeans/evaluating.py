@@ -33,13 +33,7 @@ def measuring(
     checkpoint: Checkpoint,
     against: str | os.PathLike[str] | None,
 ) -> Measuring:
-    """Return what an evaluation measures.
-
-    Args:
-        centers: The centers of the checkpoint.
-        names: Names of the indices that are asked for.
-        checkpoint: The checkpoint that is evaluated.
-        against: Path or URL of a model or checkpoint to compare with; None for none.
+    """Return what an evaluation measures, for the indices of some names.
 
     Raises:
         Invalid: the other model cannot be compared with, or SciPy is missing (extra `sklearn`).
@@ -65,14 +59,7 @@ def measuring(
 def result_of(
     batches: Sequence[Measures], task: Measuring, names: Sequence[str], checkpoint: Checkpoint
 ) -> dict[str, Any]:
-    """Return the result of an evaluation by name: numbers, and the indices as arrays.
-
-    Args:
-        batches: The measures of each batch.
-        task: What was measured.
-        names: Names of the indices that are asked for.
-        checkpoint: The checkpoint that is evaluated.
-    """
+    """Return the result of an evaluation by name: numbers, and the indices `names` as arrays."""
     measures = sum_up(batches)
     score = measures.score
     result: dict[str, Any] = {

@@ -205,26 +205,16 @@ class ExactSums:
     def plus_values(
         self, clusters: IndexArray, columns: IndexArray, values: FloatArray
     ) -> ExactSums:
-        """Return the sums with single values added, each to a cluster and a column.
-
-        Args:
-            clusters: (m,) the cluster of each value.
-            columns: (m,) its column.
-            values: (m,) finite values.
-        """
+        """Return the sums with finite values added, each to a cluster and a column, (m,) each."""
         few = FewValues.of(clusters, columns, values, self.grid)
         return self.in_planes()._with(few)
 
     def plus_products(
         self, clusters: IndexArray, columns: IndexArray, values: FloatArray, factors: FloatArray
     ) -> ExactSums:
-        """Return the sums with products added, each to a cluster and a column.
+        """Return the sums with products of finite values and factors added, (m,) each.
 
-        Args:
-            clusters: (m,) the cluster of each product.
-            columns: (m,) its column.
-            values: (m,) finite values.
-            factors: (m,) finite factors of the values.
+        Each product is added to a cluster and a column.
         """
         planes = {m: plane.copy() for m, plane in self.in_planes().planes.items()}
         (whole, exponents), (factor, places) = decomposed(values), decomposed(factors)
@@ -445,11 +435,7 @@ class ExactSums:
 
 
 def quotients(sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
-    """Return sums, all in planes, divided by weights, and a mask of those that are still unsure.
-
-    Args:
-        sums: (k, d) sums.
-        weights: (k, 1) weights; 0 counts as 1.
+    """Return (k, d) sums, all in planes, divided by (k, 1) weights, of which 0 counts as 1.
 
     Returns:
         The quotients, (k, d) float64, and True for those that are left to other methods, (k, d).

@@ -16,14 +16,7 @@ from dkmeans.errors import Invalid
 
 @contextmanager
 def needs(what: str, extra: str) -> Iterator[None]:
-    """Replace a failed import by an error that names the extra to install.
-
-    Args:
-        what: What needs the import, for the message.
-        extra: Name of the extra that installs the package.
-
-    Yields:
-        Nothing: the import is the body of the `with` statement.
+    """Replace a failed import in the block by an error that says what needs which extra.
 
     Raises:
         Invalid: a package is not installed.

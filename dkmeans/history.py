@@ -77,7 +77,7 @@ class History:
 
     def add(self, progress: Progress) -> None:
         """Add the numbers of an iteration."""
-        self._waiting.append({"time": _now(), **progress.numbers()})
+        self._waiting.append({"time": time_now(), **progress.numbers()})
         if len(self._waiting) > _MOST_WAITING:
             self._waiting = self._waiting[::2]
 
@@ -128,11 +128,9 @@ def table_of(iterations: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
 def losses_of_iterations(
     history: Mapping[str, NDArray[Any]], steps: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the last step and the loss of each whole iteration: a call may end within one.
+    """Return the last step and the loss of each whole iteration of so many steps.
 
-    Args:
-        history: Columns by name, as `table_of` returns them.
-        steps: Number of steps in an iteration.
+    A call may end within an iteration. The history is one that `table_of` returns.
     """
     if not history:
         return np.empty(0, np.int64), np.empty(0)
@@ -211,11 +209,12 @@ def _is_iteration(entry: Any) -> bool:
         return False
     numbers = dict(entry)
     try:
-        datetime.fromisoformat(numbers.pop("time", _now()))
+        datetime.fromisoformat(numbers.pop("time", time_now()))
     except (TypeError, ValueError):
         return False
     return all(value is None or isinstance(value, int | float) for value in numbers.values())
 
 
-def _now() -> str:
+def time_now() -> str:
+    """Return the time, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -242,14 +242,7 @@ def _features(
     """Return a function that cuts an array, or columns side by side, and the columns' names.
 
     The columns of a new model are those of a dict, sorted by name, or of a data frame, in order.
-
-    Args:
-        given: The array, dict or data frame.
-        name: Name of the value, for messages.
-        layout: Layout of the feature columns; None if there are none.
-        columns: Columns of the model.
-        has_weights: As in `rows_of`.
-        table: Unique name of the table in cache keys; None for a batch, which is read once.
+    `table` is a unique name in cache keys; None for a batch, which is read once.
     """
     if layout is not None:
         read = partial(FeatureRows, layout=layout, table=table)

@@ -101,15 +101,10 @@ def _moved_centers(
     rules: Rules,
     some: slice,
 ) -> FloatArray:
-    """Return the new positions of some centers, float64.
+    """Return the new positions of some centers, float64, by the float64 means of their rows.
 
-    Args:
-        state: The state before.
-        means: The means of the rows of these clusters, float64.
-        is_used: True for each of these clusters that has rows.
-        share: (k,) weight of the iteration's rows in each new mean, if counts survive; else None.
-        rules: Rules by which centers are computed.
-        some: The clusters.
+    `is_used` is True for each of these that has rows. `share` is the weight of the iteration's rows
+    in each new mean, (k,), if counts survive; else None.
     """
     before = (state.centers if state.means is None else state.means)[some].astype(np.float64)
     if share is not None:

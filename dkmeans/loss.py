@@ -30,10 +30,7 @@ _LOST_BITS = 40
 def inertia(sums: PartialSums, centers: Centers, terms_of: Terms | None = None) -> float:
     """Return the sum of the distances of rows to their nearest centers, rounded once.
 
-    Args:
-        sums: The sums of the rows.
-        centers: The centers.
-        terms_of: The function that finds most of the terms; None for `terms`.
+    `terms_of` finds most of the terms; None for `terms`.
     """
     base = _base(sums, centers)
     total = base + total_of_terms(sums, centers, terms_of or terms)
@@ -60,11 +57,8 @@ def total_of_terms(
 ) -> ExactTotal:
     """Return the sum of c.(n c - 2 s) over all centers, or for cosine of -c.s.
 
-    Args:
-        sums: The sums of the rows.
-        centers: The centers.
-        terms_of: The function that finds most of the terms as pairs of float64, good to 2^-95 of
-            their size; None to find all of them exactly, which takes 10 to 40 times as long.
+    `terms_of` finds most of the terms as pairs of float64, good to 2^-95 of their size; None finds
+    all of them exactly, which takes 10 to 40 times as long.
     """
     is_cosine = centers.distance is Distance.COSINE
     weights = ExactSums.zero((len(centers.values), 1)) if is_cosine else sums.cluster_weights
@@ -134,15 +128,7 @@ Terms = Callable[[ExactSums, ExactSums, FloatArray, int], tuple[FloatArray, Floa
 def _exact_terms(
     sums: ExactSums, weights: ExactSums, centers: FloatArray, some: Elements, factor: int
 ) -> ExactTotal:
-    """Return the exact sum of some terms c.(n c - factor s).
-
-    Args:
-        sums: The sums s.
-        weights: (k, 1) the weights n.
-        centers: (m,) float64, the centers c of the terms.
-        some: The clusters and columns of the terms.
-        factor: The factor.
-    """
+    """Return the exact sum of some terms c.(n c - factor s), given their (m,) float64 values c."""
     # Mantissas between 1/2 and 1 are multiplied: nothing overflows, and each error is a float64.
     center, places = np.frexp(centers)
     total, places = NOTHING, places.astype(np.int64)
@@ -163,12 +149,7 @@ def _pairs_of_terms(
 ) -> Pairs:
     """Return c.(n c - factor s) as pairs of float64, in units of the square of the sums' grid.
 
-    Args:
-        sums: The sums s.
-        weights: The weights n.
-        exponents: Those of the grid of the weights.
-        scaled: The centers c, in units of the sums' grid.
-        factor: The factor.
+    `exponents` are those of the grid of the weights n; `scaled` is c in units of the sums' grid.
     """
     high, low, is_sure = sums
     weight, weight_rest = (np.ldexp(part, exponents) for part in weights[:2])

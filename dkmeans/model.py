@@ -30,6 +30,7 @@ from dkmeans.errors import (
 )
 from dkmeans.exports import ServingInputReceiver, as_receiver, directories
 from dkmeans.extras import needs
+from dkmeans.feature_columns.layout import Layout
 from dkmeans.history import losses_of_iterations, read_history, table_of
 from dkmeans.modes import ModeKeys, check_mode
 from dkmeans.plots import ModelPlots
@@ -74,6 +75,9 @@ class Model:
 
     CLUSTER_CENTERS_VAR_NAME = "clusters"
 
+    # Layout of the feature columns that make rows; None for none. It cannot be exported.
+    _layout: Layout | None = None
+
     def __init__(self, model_dir: str) -> None:
         # Absolute: the program may change its working directory later.
         self._model_dir = storage.absolute(model_dir)
@@ -86,11 +90,6 @@ class Model:
     def model_dir(self) -> str:
         """Path or URL of the model's directory."""
         return self._model_dir
-
-    @property
-    def _has_feature_columns(self) -> bool:
-        """True if rows are made by feature columns, which cannot be exported."""
-        return False
 
     def _repr_html_(self) -> str:
         """Return the parameters and the state of the model, with pictures, for a notebook."""
@@ -366,7 +365,7 @@ class Model:
             InvalidData: the function returns named columns, for feature columns.
         """
         receiver = as_receiver(function, name)
-        if self._has_feature_columns and isinstance(receiver.features, Mapping):
+        if self._layout is not None and isinstance(receiver.features, Mapping):
             raise InvalidData(
                 f"{name} must return the rows that feature_columns make, an array (n, d): they are "
                 "not exported; got a dict of columns"
@@ -416,11 +415,6 @@ class Model:
 
 def comparable(name: str, address: str, checkpoint: Checkpoint) -> Checkpoint:
     """Return the latest checkpoint of another model, or a checkpoint by its own address.
-
-    Args:
-        name: Name of the argument, for messages.
-        address: Path or URL of a model's directory or of a checkpoint.
-        checkpoint: The checkpoint to compare with, which must be of the same columns.
 
     Raises:
         InvalidCheckpoint: there is none, or its columns differ.

@@ -108,15 +108,8 @@ def plan_fit(
 ) -> FitPlan:
     """Return the plan of a fit, after timing a few chunks.
 
-    Args:
-        dataset: The rows, in the chunks that the fit would read.
-        num_clusters: Number of centers.
-        computation: The distance and the backend.
-        executor: Where the fit would be computed.
-        cache: One of `dkmeans.config.CACHES`.
-        on_gpu: True if a GPU computes.
-        num_starts: Number of starts that are trained together.
-        mini_batches: Number of batches in an iteration; None for full batch.
+    The dataset has the chunks that the fit would read. `mini_batches` is the number of batches in
+    an iteration; None for full batch.
 
     Raises:
         Invalid: there are fewer rows than centers.

@@ -232,12 +232,9 @@ def _short(value: float, deviation: float) -> str:
 
 
 def digits_for(value: float, deviation: float, fewest: int) -> int:
-    """Return how many digits of a value a reader needs, among values that differ by a deviation.
+    """Return how many digits of a value a reader needs, among values of a standard deviation.
 
-    Args:
-        value: The value.
-        deviation: Standard deviation of the values; 0 if it is not known.
-        fewest: Number of digits that are shown in any case.
+    The deviation is 0 if it is not known. In any case there are as many digits as `fewest`.
     """
     if not (value and deviation > 0 and math.isfinite(value) and math.isfinite(deviation)):
         return fewest

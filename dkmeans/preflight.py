@@ -121,15 +121,7 @@ def examine(
     target_bytes: int = TARGET_BYTES,
     names: Names = None,
 ) -> Preflight:
-    """Return what a fit will require, without reading rows.
-
-    Args:
-        batch: The batch of the first step.
-        rows: Number of rows of an epoch; None if it is not known.
-        executor: Where the work will be done.
-        cache: One of `dkmeans.config.CACHES`.
-        target_bytes: Target size of the chunks that the library cuts itself.
-        names: Names of the columns.
+    """Return what a fit will require, given its first batch, without reading rows.
 
     Raises:
         Invalid: all rows should be cached, and they do not fit.
@@ -211,13 +203,7 @@ def _remarks(
 
 
 def scale_remarks(batch: Batch, found: Preflight, executor: Executor) -> list[str]:
-    """Return a sentence on columns of very different scales, if there are any in the first chunk.
-
-    Args:
-        batch: The batch of the first step.
-        found: The preflight of the fit.
-        executor: Where the chunk is read.
-    """
+    """Return a sentence on different scales of columns in the first chunk, if there are any."""
     first = batch.chunks_between(0, 1)
     variances = next(executor.map(_variances, first, found.columns))
     return list(_remarks_on(variances, counted(first.rows, "row"), found.names))
@@ -275,16 +261,9 @@ def seconds_per_iteration(
     rows: int,
     num_starts: int = 1,
 ) -> tuple[float, float]:
-    """Return how long iterations will take, from one chunk per thread that is computed now.
+    """Return how long iterations of so many rows will take, after computing one chunk per thread.
 
-    Args:
-        found: The preflight of the fit.
-        batch: The batch of the first step.
-        num_clusters: Number of centers.
-        computation: The distance, and the backend that computes it.
-        executor: Where the work will be done. It should not cache.
-        rows: Number of rows of an iteration.
-        num_starts: Number of starts that are trained together: each row is read once for all.
+    The executor should not cache. Each row is read once for all starts.
 
     Returns:
         The seconds of the first iteration, which reads all its rows, and of a later one.

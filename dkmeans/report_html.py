@@ -108,15 +108,10 @@ def chart_html(
     cells: tuple[int, int] = (0, 0),
     room: float = 0.0,
 ) -> str:
-    """Return a chart with its title and the table of its numbers.
+    """Return a chart, which `draw` draws on axes of matplotlib, and the table of its numbers.
 
-    Args:
-        title: The title.
-        draw: Draws on axes of matplotlib.
-        header: Names of the columns of the table.
-        rows: Rows of the table.
-        cells: Numbers of rows and columns of a heat map: the chart grows with them.
-        room: Further height in inches, for names that are written upwards.
+    It grows with the numbers of rows and columns of a heat map, `cells`, and has `room` inches more
+    in height, for names that are written upwards.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 importing it takes time
 

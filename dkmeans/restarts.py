@@ -72,12 +72,7 @@ def iteration(
 
 
 def _moved(fit: Fit, moved: dict[int, TrainState]) -> Fit:
-    """Return the fit after a step.
-
-    Args:
-        fit: The fit before the step.
-        moved: New states of the running starts, by number. Other starts only count the step.
-    """
+    """Return the fit after a step, by the new states of running starts; others only count it."""
     starts = list(fit.starts)
     for number, start in enumerate(fit.starts):
         state = moved.get(number) or replace(start.state, step=start.state.step + 1)

@@ -49,19 +49,19 @@ _MISTAKES = {
 }
 
 
-class Retries:
-    """A counter of retries.
+class Counter:
+    """A counter, which functions find in a context variable.
 
     Attributes:
-        count: Number of retries so far.
+        count: The number so far.
     """
 
     def __init__(self) -> None:
         self.count = 0
 
 
-# The counter of the current context, if an executor has set one.
-retries: ContextVar[Retries | None] = ContextVar("retries", default=None)
+# Counts the retries of the current context, if an executor has set it.
+retries: ContextVar[Counter | None] = ContextVar("retries", default=None)
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 16.0

@@ -345,9 +345,7 @@ class KMeans(
     def _rows(self, given: Any, *, reset: bool) -> Any:
         """Return rows as a NumPy array or a Dask array.
 
-        Args:
-            given: Rows of a user.
-            reset: True to record the number and names of the columns, False to compare them.
+        With `reset` the number and names of the columns are recorded, else they are compared.
 
         Raises:
             ValueError: the rows cannot be used, or have other columns than those of `fit`.
@@ -458,12 +456,7 @@ class KMeans(
         return Centers(self.cluster_centers_, Distance(self.metric), self.backend)
 
     def _results(self, rows: Any, name: str) -> Any:
-        """Return a result for all rows, as a NumPy array or a lazy Dask array.
-
-        Args:
-            rows: The rows.
-            name: Name of the result, `CLUSTER_INDEX` or `ALL_DISTANCES` of `per_chunk`.
-        """
+        """Return the result `name` of `per_chunk` for all rows: NumPy, or a lazy Dask array."""
         task = per_chunk.Task(self._centers(), (name,))
         if is_dask_array(rows):
             return lazy.of_array(rows, lazy.Block(task))

@@ -41,11 +41,7 @@ def step_hooks(
 ) -> Iterator[list[SessionRunHook]]:
     """Notify the callbacks of an estimator of the begin and the end of its fit.
 
-    Args:
-        model: The estimator, within a method with `with_callbacks`.
-        rows: Its rows, (n, d).
-        sample_weight: Their weights; None without any.
-        max_steps: Largest number of steps.
+    Call this in a method with `with_callbacks`.
 
     Yields:
         Hooks that notify the callbacks of each step; none if there are no callbacks.

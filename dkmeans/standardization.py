@@ -75,12 +75,6 @@ def find_scaling(
 
     A column of one value gets that value and the deviation 1, so that it becomes zero.
 
-    Args:
-        batches: The rows.
-        names: Names of the columns, for the log.
-        executor: Where rows are read.
-        backend: Name of the backend; None leaves the choice to each worker.
-
     Raises:
         InvalidData: there are no rows of positive weight, or some cannot be used, or the values of
             a column differ by too little for float64.

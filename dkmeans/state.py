@@ -23,21 +23,7 @@ from dkmeans.exact_grid import Grid
 from dkmeans.exact_total import NOTHING, ExactTotal
 from dkmeans.float_pairs import FloatArray, IndexArray
 
-__all__ = [
-    "Cached",
-    "Farthest",
-    "FloatArray",
-    "IndexArray",
-    "M",
-    "Monoid",
-    "PartialSums",
-    "Score",
-    "SideBySide",
-    "StopReason",
-    "TrainState",
-    "on_host",
-    "sum_up",
-]
+__all__ = ["FloatArray", "IndexArray"]  # of `float_pairs`, for the modules above this one
 
 
 class StopReason(Enum):

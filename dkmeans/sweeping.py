@@ -209,12 +209,6 @@ def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | N
     A sweep that has no model yet, for example because its rows were refused, may be begun anew
     with other options or rows.
 
-    Args:
-        address: Directory of the sweep.
-        options: Arguments that all models share.
-        rows: Digest of the rows.
-        seed: Seed that was given; None if none was.
-
     Raises:
         Invalid: the directory holds a sweep with other options, or of other rows, or models of
             which no plan says how they were made.
@@ -240,13 +234,7 @@ def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | N
 
 
 def _difference(found: dict[str, Any], asked: dict[str, Any], rows: str) -> str | None:
-    """Return a sentence on how an earlier sweep first differs from this call; None if it does not.
-
-    Args:
-        found: How the sweep was made.
-        asked: The options that are asked for.
-        rows: Digest of the rows that are given.
-    """
+    """Return a sentence on how an earlier sweep differs first; None if it does not."""
     for name, value in asked.items():
         # Earlier versions did not write all of them.
         made = found.get(name, value)

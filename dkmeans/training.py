@@ -20,6 +20,7 @@ from dkmeans.continuing import save_origin
 from dkmeans.convergence import with_epoch_centers, with_epoch_stop_reasons, with_stop_reasons
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
+from dkmeans.data.epochs import changed
 from dkmeans.data.sources.memory import owned
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import Conflict, counted
@@ -243,7 +244,7 @@ def _steps_until_stop(
     batches end or the last step is reached.
     """
     limit = None if plan.last_step is None else plan.last_step - fit.step
-    schedule, numbered = plan.settings.schedule, _numbered(batches)
+    schedule, numbered = plan.settings.schedule, changed(batches, Batch.numbered)
     # All batches of an iteration are in memory at once. An iterator may refill the array of a batch
     # for the next batch: such rows are copied.
     coming = map(owned, numbered) if schedule.steps_per_iteration > 1 else numbered
@@ -288,15 +289,6 @@ def _steps_until_stop(
                 break
         # The sums are released before the next iteration: centers may be large.
         del reduction
-
-
-def _numbered(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield each batch `numbered`: the same object for the same batch."""
-    before = numbered = Batch()
-    for batch in batches:
-        if batch is not before:
-            before, numbered = batch, batch.numbered()
-        yield numbered
 
 
 def _stop_reason(plan: Plan, fit: Fit, notifier: Notifier) -> StopReason:
@@ -346,15 +338,7 @@ def _cost(fit: Fit, reduction: Reduction[Any], saver: FitSaver) -> IterationCost
 def _progress(
     plan: Plan, fit: Fit, before: Fit | None, seconds: float, cost: IterationCost
 ) -> Progress:
-    """Return the progress of an iteration.
-
-    Args:
-        plan: What to do.
-        fit: The fit after the iteration.
-        before: The fit before it; None for the first one of a call.
-        seconds: Duration of the iteration.
-        cost: Cost of the iteration.
-    """
+    """Return the progress of an iteration that led to `fit`; `before` is None in the first one."""
     state, previous = fit.state, before.starts[fit.best].state if before else None
     # `rows` and the number of steps are taken from a running start: the best start may have stopped
     # earlier, and then has those of an earlier iteration.

@@ -69,11 +69,7 @@ _RESUMED = ("train", "sweep", "predict", "demo")
 
 
 def run_command(argv: Sequence[str]) -> int:
-    """Run the job that the command line names and return the exit code.
-
-    Args:
-        argv: Arguments without the program's name.
-    """
+    """Run the job that the arguments of the command name; return the exit code."""
     try:
         arguments = parse(argv)
     except Invalid as error:

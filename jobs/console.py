@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dkmeans.display import attached, lines_of_text, live_on_terminal
+from dkmeans.display import TextHandler, attached, live_on_terminal
 from dkmeans.report import Progress, progress_of
 
 # Values of --log-format.
@@ -68,17 +68,19 @@ def log_output(log_format: str) -> Iterator[None]:
     """
     console = Console(stderr=True)
     if log_format == JSON:
-        with _attached_to_root(_warnings_handler()), attached(_JsonHandler()):
+        with _warnings_as_json(), attached(_JsonHandler()):
             yield
     else:
-        shown = live_on_terminal(console) if console.is_terminal else lines_of_text()
+        shown = live_on_terminal(console) if console.is_terminal else TextHandler()
         with shown as handler, attached(handler):
             yield
 
 
 @contextmanager
-def _attached_to_root(handler: logging.Handler) -> Iterator[None]:
-    """Send the records of other libraries, and Python's warnings, to a handler as well."""
+def _warnings_as_json() -> Iterator[None]:
+    """Log the warnings of other libraries and of Python: in a JSON log, every line must be JSON."""
+    handler = _JsonHandler()
+    handler.setLevel(logging.WARNING)
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(capture=True)
     try:
@@ -86,13 +88,6 @@ def _attached_to_root(handler: logging.Handler) -> Iterator[None]:
     finally:
         logging.captureWarnings(capture=False)
         logging.getLogger().removeHandler(handler)
-
-
-def _warnings_handler() -> logging.Handler:
-    """Return a handler for warnings of other libraries: in a JSON log, every line must be JSON."""
-    handler = _JsonHandler()
-    handler.setLevel(logging.WARNING)
-    return handler
 
 
 def log_exit(text: str, exit_code: int, level: int = logging.ERROR) -> int:

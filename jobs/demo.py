@@ -129,9 +129,7 @@ def _write_flights(folder: Path, flights: pa.Table) -> None:
 def _summary(index: NDArray[np.int64], flights: pa.Table) -> Table:
     """Return a table with one line for each cluster, the largest cluster first.
 
-    Args:
-        index: Cluster index of each flight, (n,).
-        flights: The n flights.
+    The index is the cluster of each of the n flights, (n,).
     """
     table = Table(title="What the clusters are", title_justify="left")
     table.add_column("flights", justify="right")

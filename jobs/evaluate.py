@@ -31,8 +31,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         Invalid: the arguments or the input cannot be used, or there is no model.
     """
-    given = arguments.input, arguments.columns, arguments.weights, arguments.filter
-    dataset = open_input(*given)
+    dataset = open_input(arguments.input, arguments.columns, arguments.weights, arguments.filter)
     # Before the cluster starts, which takes seconds: a mistake is reported at once.
     check_cluster(arguments)
     checkpoint, dataset = load_for(dataset, arguments.model_dir)

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dkmeans_jobs.console import LOG_FORMATS
@@ -70,24 +72,17 @@ def _switch(meaning: str) -> dict[str, Any]:
     return {"action": "store_true", "default": None, "help": meaning}
 
 
-def _text(metavar: str, meaning: str) -> dict[str, Any]:
-    """Return the settings of a flag that takes any text but an empty one."""
-    return {"type": text, "metavar": metavar, "help": meaning}
-
-
 def _names(meaning: str) -> dict[str, Any]:
     """Return the settings of a flag that takes names with a comma between two."""
     return {"type": text, "metavar": "A,B,C", "action": _Once, "help": meaning}
 
 
-def _integer(metavar: str, meaning: str) -> dict[str, Any]:
-    """Return the settings of a flag that takes an integer."""
-    return {"type": integer, "metavar": metavar, "help": meaning}
+def _value(kind: Callable[[str], Any], metavar: str, meaning: str) -> dict[str, Any]:
+    """Return the settings of a flag that takes a value of a kind."""
+    return {"type": kind, "metavar": metavar, "help": meaning}
 
 
-def _number(metavar: str, meaning: str) -> dict[str, Any]:
-    """Return the settings of a flag that takes a number."""
-    return {"type": number, "metavar": metavar, "help": meaning}
+_text, _integer, _number = (partial(_value, kind) for kind in (text, integer, number))
 
 
 # The settings of each flag, as `add_argument` of `argparse` takes them. `parser` has the settings

@@ -98,12 +98,6 @@ def refuse_model_in_input(
     The directory becomes a Zarr group, and would no longer be read as the folder or array it was.
     A model in another group of the same store harms nothing.
 
-    Args:
-        flag: The flag that gives the directory.
-        directory: Path or URL of the directory.
-        addresses: The INPUT arguments.
-        columns: The value of `--columns`; None if it was not given.
-
     Raises:
         Invalid: the directory is there.
     """

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dkmeans import storage
+from dkmeans.history import time_now
 from dkmeans.report import IterationCost, Progress, progress_of
 
 logger = logging.getLogger("dkmeans")
@@ -62,7 +63,7 @@ class _StatusHandler(logging.Handler):
     def __init__(self, model_dir: str) -> None:
         super().__init__()
         self._address = storage.join(model_dir, _STATUS_FILE)
-        self._status = Status("running", socket.gethostname(), os.getpid(), _now(), _now())
+        self._status = Status("running", socket.gethostname(), os.getpid(), time_now(), time_now())
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._write_at_intervals, daemon=True)
 
@@ -90,7 +91,7 @@ class _StatusHandler(logging.Handler):
 
     def _write(self) -> None:
         try:
-            status = asdict(replace(self._status, noted=_now()))
+            status = asdict(replace(self._status, noted=time_now()))
             storage.write_or_log(self._address, json.dumps(status).encode(), logging.DEBUG)
         except Exception:  # whatever it is, it must not end a fit
             logger.debug("the status cannot be written", exc_info=True)
@@ -177,7 +178,3 @@ def _is_whole(content: Any) -> bool:
         isinstance(progress, dict)
         and all(value is None or isinstance(value, int | float) for value in progress.values())
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

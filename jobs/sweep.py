@@ -39,8 +39,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     refuse_memory("--output", arguments.output)
     refuse_model_in_input("--output", arguments.output, arguments.input, arguments.columns)
     check_cluster(arguments)
-    chosen = arguments.columns, arguments.weights, arguments.filter
-    dataset = open_input(arguments.input, *chosen)
+    dataset = open_input(arguments.input, arguments.columns, arguments.weights, arguments.filter)
     if arguments.standardize:
         dataset = dataset.standardize()
     flags = "seed", "num_restarts", "max_steps", "relative_tolerance"

@@ -72,8 +72,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str, Any]:
     began = time.monotonic()
-    given = arguments.input, arguments.columns, arguments.weights, arguments.filter
-    dataset = open_input(*given)
+    dataset = open_input(arguments.input, arguments.columns, arguments.weights, arguments.filter)
     if arguments.standardize:
         dataset = dataset.standardize()
     rows = dataset.rows or 0  # the inputs of the command line always know their number of rows
@@ -161,11 +160,9 @@ def _check(arguments: argparse.Namespace) -> None:
     """Refuse arguments that exclude each other or have no meaning."""
     if arguments.full_batch and arguments.batch_rows is not None:
         raise Invalid("--full-batch and --batch-rows must not both be given")
-    if arguments.batch_rows is not None and arguments.batch_rows < 1:
-        raise Invalid(f"--batch-rows must be >= 1, got {arguments.batch_rows}")
     if arguments.batch_rows is None and arguments.steps_per_iteration is not None:
         raise Invalid("--steps-per-iteration must come with --batch-rows, got none")
-    for name in ("steps", "max_steps"):
+    for name in ("batch_rows", "steps", "max_steps"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise Invalid(f"--{name.replace('_', '-')} must be >= 1, got {value}")
@@ -184,9 +181,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _hooks(arguments: argparse.Namespace, stack: ExitStack) -> list[SessionRunHook]:
     """Return the hooks that export metrics; a taken port is refused now, before the input is read.
 
-    Args:
-        arguments: Arguments of the command line.
-        stack: Frees the port at its end.
+    The stack frees the port at its end.
     """
     hooks: list[SessionRunHook] = []
     if arguments.metrics_file:
@@ -257,13 +252,7 @@ def _report_other_input(model_dir: str, last_input: dict[str, Any], consequence:
 
 
 def _is_done(checkpoint: Checkpoint | None, conditions: StopConditions, same_input: bool) -> bool:
-    """Return whether the model already meets the stop conditions.
-
-    Args:
-        checkpoint: Latest checkpoint of the model; None if there is none.
-        conditions: Stop conditions of this run.
-        same_input: True if the model was last trained on the input of this run.
-    """
+    """Return whether the model already meets the stop conditions of this run."""
     if checkpoint is None:
         return False
     if conditions.max_steps is not None and checkpoint.state.step >= conditions.max_steps:

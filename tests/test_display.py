@@ -11,9 +11,9 @@ from rich.console import Console
 from dkmeans import KMeans, RunConfig
 from dkmeans.display import (
     LiveHandler,
+    TextHandler,
     attached,
     curve,
-    lines_of_text,
     live_on_terminal,
     shown,
     with_time_left,
@@ -114,19 +114,17 @@ def test_a_display_that_fails_ends_no_call():
 
         update = add
 
-    handler = LiveHandler(Closed(), with_curve=True)
-    with attached(handler):
+    with LiveHandler(Closed(), with_curve=True) as handler, attached(handler):
         report(1)
         assert handler not in library.handlers
         library.info("going on")
-        handler.end_line()
 
 
 def test_lines_of_text_that_cannot_be_written_end_no_call(monkeypatch):
     stream = io.StringIO()
     stream.close()
     monkeypatch.setattr("sys.stderr", stream)
-    with lines_of_text() as handler, attached(handler):
+    with TextHandler() as handler, attached(handler):
         library.info("going on")
         report(1)
 
@@ -188,7 +186,7 @@ def test_the_time_left_for_rows_is_about_that_of_the_rows_before():
 
 @pytest.mark.parametrize("notable", [False, True])
 def test_lines_of_text_have_all_messages_and_progress_now_and_then(capsys, notable):
-    with lines_of_text() as handler, attached(handler):
+    with TextHandler() as handler, attached(handler):
         library.debug("nothing to see")
         library.info("going on")
         for step in range(1, 9):
@@ -200,7 +198,7 @@ def test_lines_of_text_have_all_messages_and_progress_now_and_then(capsys, notab
 
 
 def test_progress_that_was_written_is_not_written_again(capsys):
-    with lines_of_text() as handler, attached(handler):
+    with TextHandler() as handler, attached(handler):
         report(1)
         library.info("the end")
     assert [line[20:26] for line in capsys.readouterr().err.splitlines()] == ["step 1", "the en"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
@@ -11,8 +11,11 @@ from dkmeans.exact_grid import BoolArray
 from dkmeans.exact_total import ExactTotal
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
+# The partial sums of an implementation.
+S_co = TypeVar("S_co", covariant=True)
 
-class Implementation(Protocol):
+
+class Implementation(Protocol, Generic[S_co]):
     """The computations on a chunk's (n, d) rows and (k, d) centers.
 
     Every implementation must guarantee:
@@ -27,7 +30,7 @@ class Implementation(Protocol):
       functions at the same time.
     """
 
-    def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
+    def partial_sums(self, points: FloatArray, centers: Centers) -> S_co:
         """Assign each row to its nearest center; return the sums and counts, without squares."""
         ...
 
@@ -54,7 +57,7 @@ class Implementation(Protocol):
         ...
 
 
-class Backend(Implementation, Protocol):
+class Backend(Implementation[PartialSums], Protocol):
     """An implementation that users can choose by its name."""
 
     def add_products(

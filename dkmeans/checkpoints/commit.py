@@ -113,10 +113,6 @@ def orphans(model_dir: str, manifest: Manifest) -> list[str]:
     Another driver may be writing one of them right now, of any step: it may have begun anew or gone
     back. Once this driver has committed a checkpoint, the other one cannot any more, and what it
     writes may be removed.
-
-    Args:
-        model_dir: Path or URL of the model's directory.
-        manifest: The manifest of the model.
     """
     return [
         storage.join(model_dir, name)

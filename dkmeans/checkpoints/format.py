@@ -59,11 +59,12 @@ def parts_of(
             if number != fit.best:
                 prefix = _START_PREFIX.format(number)
                 arrays |= {prefix + name: array for name, array in _arrays(start.state).items()}
+    reason = stop and {"reason": stop.reason.name, "relative_tolerance": stop.relative_tolerance}
     attributes = {
         "format": FORMAT,
         **numbers,
         "settings": asdict(replace(settings, scaling=None)),
-        "stop": _stop_attributes(stop),
+        "stop": reason,
         "sha256": {name: sha256(array) for name, array in arrays.items()},
     }
     return arrays, attributes
@@ -192,12 +193,6 @@ def _start_numbers(start: Start) -> dict[str, Any]:
         "steps": start.steps,
         "loss_before": start.loss_before,
     }
-
-
-def _stop_attributes(stop: Stop | None) -> dict[str, Any] | None:
-    if stop is None:
-        return None
-    return {"reason": stop.reason.name, "relative_tolerance": stop.relative_tolerance}
 
 
 def _fit_of(arrays: Mapping[str, Any], attributes: Mapping[str, Any], distance: Distance) -> Fit:

@@ -30,11 +30,8 @@ def open_latest(
     """Return the manifest of a model and its latest checkpoint, None if there is none.
 
     Training that continues from the checkpoint saves with this very manifest. A driver that has
-    saved in between is noticed by that.
-
-    Args:
-        model_dir: Path or URL of the model's directory.
-        loaded: A checkpoint that is in memory; it is not read again if it is still the latest.
+    saved in between is noticed by that. A checkpoint that is `loaded` already is not read again if
+    it is still the latest.
 
     Raises:
         InvalidCheckpoint: the manifest or the latest checkpoint is damaged, or only the manifest is
@@ -136,11 +133,8 @@ class Rollback(NamedTuple):
 def rollback_to(model_dir: str, path: str) -> Rollback | None:
     """Return the rollback to a checkpoint; None if the model has gone back to it already.
 
-    So a job that is run again continues from what it has saved since. Nothing is changed.
-
-    Args:
-        model_dir: Path or URL of the model's directory.
-        path: Path or URL of the checkpoint, or its name in the directory.
+    So a job that is run again continues from what it has saved since. Nothing is changed. The path
+    may also be the name of the checkpoint in the directory.
 
     Raises:
         InvalidCheckpoint: it is damaged, or no checkpoint of this model.
@@ -201,13 +195,7 @@ def _names_in(model_dir: str) -> tuple[str, ...]:
 def _with_remedy(
     error: InvalidCheckpoint, model_dir: str, names: Sequence[str]
 ) -> InvalidCheckpoint:
-    """Return the error with the newest intact checkpoint added, and how to continue from it.
-
-    Args:
-        error: The error of the manifest or of the latest checkpoint.
-        model_dir: Path or URL of the model's directory.
-        names: Names of the other checkpoints, the newest last.
-    """
+    """Return the error with the newest intact one of `names`, and how to continue from it."""
     try:
         address = _newest_intact(model_dir, names)
     except Outage:

@@ -26,7 +26,7 @@ def files_of(
     The metadata of the group come last: without them there is no group.
     """
     for name, array in arrays.items():
-        rows = _rows_of_a_piece(array)
+        rows = max(1, min(len(array), _LARGEST_PIECE_BYTES // max(1, array[:1].nbytes)))
         size = rows * array[:1].nbytes
         yield f"{name}/{METADATA}", _encoded(_array_metadata(array, rows))
         for number, start in enumerate(range(0, len(array), rows)):
@@ -41,11 +41,6 @@ def files_of(
 def group_metadata(attributes: Mapping[str, Any]) -> bytes:
     """Return the content of the file that makes a folder a group."""
     return _encoded({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"})
-
-
-def _rows_of_a_piece(array: NDArray[Any]) -> int:
-    rows = max(1, _LARGEST_PIECE_BYTES // max(1, array[:1].nbytes))
-    return max(1, min(len(array), rows))
 
 
 def _array_metadata(array: NDArray[Any], rows: int) -> dict[str, Any]:

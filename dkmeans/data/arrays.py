@@ -26,12 +26,7 @@ def array_chunks(
 ) -> Batch:
     """Return the chunks of a 2-D array of any kind that the library knows.
 
-    Args:
-        array: The array.
-        name: Name of the array in messages.
-        allow_1d_zarr: True if a 1-D Zarr array is accepted, as a table of one column.
-        chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual
-            size.
+    With `allow_1d_zarr` a 1-D Zarr array is accepted, as a table of one column.
 
     Raises:
         InvalidData: the array is not 2-D.

@@ -227,11 +227,6 @@ Cut = Callable[[int | None], Batch]
 def _overlapping(stops: list[int], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
     """Yield the intervals that overlap [start, stop). The intervals are consecutive and begin at 0.
 
-    Args:
-        stops: End of each interval, ascending.
-        start: Start of the range.
-        stop: End of the range.
-
     Yields:
         Number of an interval, and the start and end of the overlap, counted from the start of the
         interval.

@@ -142,11 +142,8 @@ class Cache:
     def put_entry(self, key: Hashable, entry: Cached, *, evicts_rows: bool) -> bool:
         """Cache an entry if this context has a budget with room; return whether it was cached.
 
-        Args:
-            key: Unique key of the entry.
-            entry: The entry.
-            evicts_rows: True to evict rows of the same fit if room is short. False to use only
-                room that is free, and to cache nothing for a fit in `_full`.
+        With `evicts_rows`, rows of the same fit are evicted if room is short. Without, only room
+        that is free is used, and nothing is cached for a fit in `_full`.
         """
         # The old entry of this key leaves first, so that `_bytes` stays right.
         self.take_entry(key)
@@ -196,11 +193,7 @@ class Cache:
                 _trim()
 
     def _evict(self, budget: CacheBudget, size: int) -> bool:
-        """Evict entries, then rows, of a fit, and mark the fit in `_full`.
-
-        Args:
-            budget: Budget of the fit.
-            size: Number of bytes to evict. If the fit has fewer, all of them are evicted.
+        """Evict so many bytes of a fit, entries before rows, or all; mark the fit in `_full`.
 
         Returns:
             True if anything was evicted.

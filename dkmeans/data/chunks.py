@@ -466,11 +466,6 @@ def chunk_bytes_for(num_sums: int, table_bytes: int | None, threads: int) -> int
 
     Each chunk has sums of its own. If they are larger than the rows, much time is spent on
     allocating them and adding them to those of other chunks.
-
-    Args:
-        num_sums: Number of sums.
-        table_bytes: Size of all rows; None if it is not known.
-        threads: Number of threads that will compute.
     """
     wanted = min(_LARGEST_BYTES, _ROWS_OF_SUMS * _SUM_BYTES * num_sums)
     if table_bytes is not None:
@@ -486,15 +481,9 @@ def rows_per_chunk(bytes_per_row: int, chunk_bytes: int | None = None) -> int:
 def even_rows(rows: int, bytes_per_row: int, unit: int = 1, chunk_bytes: int | None = None) -> int:
     """Return the number of rows in each of the chunks that cut a table evenly.
 
-    Chunks have at most about `chunk_bytes`, or one unit. Their number is a multiple of 8 before it
-    is rounded to whole rows and units, so that 2, 4 or 8 threads have about equal shares. Small
-    tables have fewer chunks.
-
-    Args:
-        rows: Number of rows of the table.
-        bytes_per_row: Size of a row.
-        unit: Number of rows of a unit of storage; chunks are whole units.
-        chunk_bytes: Target size of a chunk; None for `TARGET_BYTES`.
+    Chunks are whole units of storage of `unit` rows, and have at most about `chunk_bytes`, or one
+    unit. Their number is a multiple of 8 before it is rounded to whole rows and units, so that 2, 4
+    or 8 threads have about equal shares. Small tables have fewer chunks.
     """
     target, size = chunk_bytes or TARGET_BYTES, max(1, rows * bytes_per_row)
     smallest = max(SMALLEST_BYTES, target // _SMALLEST_PART)

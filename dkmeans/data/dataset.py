@@ -23,11 +23,12 @@ from dkmeans.data.arrays import cut_of, weight_chunks
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import GPU_TARGET_BYTES, TARGET_BYTES, chunk_bytes_for
 from dkmeans.data.columns import NO_LISTS, Names, described
-from dkmeans.data.epochs import cut_anew, slice_rows, standardized
+from dkmeans.data.epochs import changed, cut_anew, slice_rows
 from dkmeans.data.mapped import mapped, row_function
 from dkmeans.data.points import as_array
 from dkmeans.data.reading import AS_IT_IS, Change, CutOnce, Reading, Select
 from dkmeans.data.row_weights import weighted
+from dkmeans.data.scaled import scaled
 from dkmeans.data.shuffling import shuffled_epoch
 from dkmeans.data.sources.arrow_dataset import from_arrow_dataset, is_arrow_dataset
 from dkmeans.data.sources.frames import is_frame, names_of, rows_of
@@ -44,7 +45,6 @@ from dkmeans.data.stored_tables import (
     group_rows,
     named_together,
     names_in,
-    npy_column,
     zarr_column,
     zarr_rows,
 )
@@ -198,7 +198,8 @@ class Dataset:
                 equally long, or the weights are not one number for each row.
             Outage: the storage does not answer.
         """
-        _check_names(columns, None)
+        if columns is not None:
+            _check_columns(columns, "a list of names, or None")
         cut = None
         if weights is not None:
             cut = cut_of_files(expanded(weights, expand_store), zarr_column)
@@ -315,20 +316,15 @@ class Dataset:
                 are not one number for each row.
             Outage: the storage does not answer.
         """
-        cut = None if weights is None else cut_of_files(expanded(weights), npy_column)
+        open_column = partial(from_npy_file, allow_1d=True)
+        cut = None if weights is None else cut_of_files(expanded(weights), open_column)
         return cls._of_files(expanded(address), from_npy_file, cut)
 
     @classmethod
     def _of_files(
         cls, addresses: Sequence[str], open_file: Callable[[str], Cut], weights: Cut | None
     ) -> Dataset:
-        """Return a dataset of the rows of files, one after another.
-
-        Args:
-            addresses: Addresses of the files.
-            open_file: Returns a function that cuts the file at an address into chunks.
-            weights: Cuts the weights of the rows into chunks; None if they have none.
-        """
+        """Return a dataset of the rows of files, one after another."""
         name, cut = named_together(addresses), cut_of_files(addresses, open_file)
         if weights is not None:
             cut = partial(cut_weighted, cut, weights, name)
@@ -337,10 +333,6 @@ class Dataset:
     @classmethod
     def of_table(cls, cut: Cut, name: str = "the data") -> Dataset:
         """Return a dataset of the rows of a table, in order.
-
-        Args:
-            cut: Returns the table's chunks of about so many bytes.
-            name: Name of the table, for messages.
 
         Raises:
             NoRows: the table has no rows.
@@ -422,21 +414,16 @@ class Dataset:
         return replace(self, columns=None if columns is None else tuple(columns))
 
     def in_chunks_of(self, chunk_bytes: int | None) -> Dataset:
-        """Return a dataset of the same rows, in chunks of about so many bytes.
+        """Return a dataset of the same rows, in chunks of about so many bytes; None: as usual.
 
         The chunks of Dask arrays and of iterators stay as they are. A dataset whose batches are
         smaller than several such chunks keeps the usual size: a batch would read a large stored
         chunk to use a part of it.
-
-        Args:
-            chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual
-                size.
         """
         if self._batch_rows and chunk_bytes is not None:
             batch_bytes = self._batch_rows * self.width * _VALUE_BYTES
-            chunk_bytes = (
-                chunk_bytes if batch_bytes >= _FEWEST_CHUNKS_OF_BATCH * chunk_bytes else None
-            )
+            if batch_bytes < _FEWEST_CHUNKS_OF_BATCH * chunk_bytes:
+                chunk_bytes = None
         reading = self._reading._replace(chunk_bytes=chunk_bytes)
         return self if reading == self._reading else replace(self, _reading=reading)
 
@@ -444,12 +431,8 @@ class Dataset:
         """Return a dataset of the same rows, in chunks of a size that suits the processors.
 
         The order of shuffled rows depends on their chunks. Where processors compute, these have the
-        usual size, so that the order is the same on every machine.
-
-        Args:
-            sums_per_value: Number of sums that each value of a row may be added to.
-            threads: Number of threads that will compute.
-            on_gpu: True if a GPU computes.
+        usual size, so that the order is the same on every machine. Each value of a row may be added
+        to `sums_per_value` sums.
         """
         if on_gpu:
             return self.in_chunks_of(GPU_TARGET_BYTES)
@@ -552,9 +535,10 @@ class Dataset:
         self.check_scaling(scaling)
         if scaling is None:
             return self
+        change = partial(scaled, scaling=scaling)
         return replace(
             self,
-            _epochs=lambda epoch, reading: standardized(self._epochs(epoch, reading), scaling),
+            _epochs=lambda epoch, reading: changed(self._epochs(epoch, reading), change),
             _standardizing=None,
         )
 
@@ -680,22 +664,17 @@ def _check_columns(columns: Any, must: str) -> None:
         raise Invalid(f"columns must be different names, got {twice[0]!r} several times")
 
 
-def _check_names(columns: object, weights: object) -> None:
-    """Refuse names of columns that are no list of different names, and weights that are no name.
+def _condition(columns: object, weights: object, filters: Filters | None) -> RowFilter | None:
+    """Return the filter of rows, after checking all names; None for all rows.
 
     Raises:
         Invalid: a name is there twice.
-        InvalidType: they are no names.
+        InvalidType: the columns are no list of names, or the weights are no name.
     """
     if columns is not None:
         _check_columns(columns, "a list of names, or None")
     if weights is not None and not isinstance(weights, str):
         raise InvalidType(expected("weights", "the name of a column, or None", weights))
-
-
-def _condition(columns: object, weights: object, filters: Filters | None) -> RowFilter | None:
-    """Return the filter of rows, after checking all names; None for all rows."""
-    _check_names(columns, weights)
     return None if filters is None else RowFilter.of(filters)
 
 

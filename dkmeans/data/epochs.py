@@ -1,23 +1,21 @@
-"""Functions on the batches of an epoch: standardize, cut anew, slice.
+"""Functions on the batches of an epoch: change, cut anew, slice.
 
 The methods of `Dataset` call these functions. Each takes an iterator and yields batches lazily.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.scaled import scaled
-from dkmeans.scaling import Scaling
 
 
-def standardized(batches: Iterator[Batch], scaling: Scaling) -> Iterator[Batch]:
-    """Yield standardized batches: for the same batch again the same object."""
+def changed(batches: Iterator[Batch], change: Callable[[Batch], Batch]) -> Iterator[Batch]:
+    """Yield changed batches: for the same batch again the same object."""
     before = after = Batch()
     for batch in batches:
         if batch is not before:
-            before, after = batch, scaled(batch, scaling)
+            before, after = batch, change(batch)
         yield after
 
 

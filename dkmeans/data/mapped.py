@@ -89,11 +89,7 @@ class MappedRows(RowView):
 
 
 def row_function(function: Any, first: Chunk) -> RowFunction:
-    """Return a function of rows, after trying it on some.
-
-    Args:
-        function: The function.
-        first: The first chunk of the rows.
+    """Return a function of rows, after trying it on some of the first chunk.
 
     Raises:
         InvalidType: it is no function, or cannot be pickled, or returns no numbers.

@@ -66,20 +66,13 @@ class RowWeights:
     )
     held: _Held = field(default_factory=_Held, repr=False, compare=False)
 
+    width: ClassVar[int] = 1
+    dtype: ClassVar[np.dtype[np.float64]] = np.dtype(np.float64)
+
     @property
     def name(self) -> str:
         """Name of the weights, for messages."""
         return self.parts[0].source.name if self.parts else "the weights"
-
-    @property
-    def width(self) -> int:
-        """Number of columns: one."""
-        return 1
-
-    @property
-    def dtype(self) -> np.dtype[np.float64]:
-        """Dtype of weights."""
-        return np.dtype(np.float64)
 
     @property
     def key(self) -> Hashable | None:
@@ -160,12 +153,7 @@ def _as_weights(values: Any) -> FloatArray:
 
 
 def weighted(rows: Batch, weights: Batch, name: str) -> Batch:
-    """Return the rows of a table, with weights beside them.
-
-    Args:
-        rows: The rows, not shuffled.
-        weights: Their weights, a table of one column.
-        name: Name of the rows, for messages.
+    """Return the rows of a table that is not shuffled, with a table of their weights beside them.
 
     Raises:
         InvalidData: there are more or fewer weights than rows, or weights of several columns.

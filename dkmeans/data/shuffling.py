@@ -163,12 +163,7 @@ class Shuffle:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the cached `stops`, which have one number for each chunk.
-        return {
-            "batch": self.batch,
-            "order": self.order,
-            "seed": self.seed,
-            "number": self.number,
-        }
+        return {name: value for name, value in self.__dict__.items() if name != "stops"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import TARGET_BYTES
 from dkmeans.data.columns import NO_LISTS
 from dkmeans.data.columns_side_by_side import side_by_side
-from dkmeans.data.sources.npy import from_npy_file
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
 from dkmeans.data.views import Columns
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
@@ -30,10 +29,6 @@ Addresses = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 def expanded(given: Addresses, expand: Callable[[str], list[str]] = storage.expand) -> list[str]:
     """Return the addresses of files that are given as addresses or patterns.
-
-    Args:
-        given: The addresses or patterns.
-        expand: Returns the addresses that match a pattern.
 
     Raises:
         InvalidType: an address is not a path.
@@ -130,8 +125,3 @@ def _cut_side_by_side(cuts: Sequence[Cut], name: str, chunk_bytes: int | None) -
 def zarr_column(address: str) -> Cut:
     """Return a function that cuts the Zarr array at an address, (n,) or (n, 1), into chunks."""
     return _zarr_cut(address, check_column)
-
-
-def npy_column(address: str) -> Cut:
-    """Return a function that cuts the .npy file at an address, (n,) or (n, 1), into chunks."""
-    return from_npy_file(address, allow_1d=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -153,15 +153,12 @@ class ChunkView(Whole, AtHand):
 
     chunk: Chunk
 
+    first: ClassVar[int] = 0
+
     @property
     def parts(self) -> tuple[Chunk, ...]:
         """The one chunk that is read."""
         return (self.chunk,)
-
-    @property
-    def first(self) -> int:
-        """Number of the first row: views of a chunk count from 0."""
-        return 0
 
     @property
     def name(self) -> str:

@@ -7,24 +7,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from dkmeans.retry import Counter
+
 T = TypeVar("T")
 
 _SHORTEST_SECONDS = 1e-4
 
 
-class Skips:
-    """A counter of distances that a function of chunks did not need to compute.
-
-    Attributes:
-        count: Number of such distances so far.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
-# The counter of the current context, if an executor has set one.
-skips: ContextVar[Skips | None] = ContextVar("skips", default=None)
+# Counts the distances that functions of chunks need not compute, if an executor has set it.
+skips: ContextVar[Counter | None] = ContextVar("skips", default=None)
 # Number of the training that the current call is of, if several share their reads (`shared_reads`).
 participant: ContextVar[int] = ContextVar("participant", default=0)
 

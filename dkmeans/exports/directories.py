@@ -28,11 +28,7 @@ _BEGINNING_BYTES = 64
 
 @contextmanager
 def writable(name: str, given: object) -> Iterator[str]:
-    """Raise errors of writing as an `Invalid` that names the argument.
-
-    Args:
-        name: Name of the argument, for messages.
-        given: Value of the argument.
+    """Raise errors of writing as an `Invalid` that names the argument `name`.
 
     Yields:
         The full path or URL.
@@ -51,13 +47,9 @@ def writable(name: str, given: object) -> Iterator[str]:
 
 
 def write_file(name: str, given: object, data: bytes, is_export: Callable[[bytes], bool]) -> None:
-    """Write an export that is one file, which appears whole. An earlier export is replaced.
+    """Write an export that is one file, which appears whole.
 
-    Args:
-        name: Name of the argument, for messages.
-        given: Value of the argument.
-        data: Content of the file.
-        is_export: Returns whether a file that begins with these bytes is such an export.
+    An earlier export is replaced: `is_export` knows one by its first bytes.
 
     Raises:
         InvalidType: the value is not a path.

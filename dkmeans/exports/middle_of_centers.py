@@ -15,14 +15,11 @@ _BITS = 3
 
 
 def middle_of(centers: FloatArray) -> FloatArray:
-    """Return a point near the mean of the centers, (1, d) float64.
+    """Return a point near the mean of the (k, d) centers, (1, d) float64.
 
     Each value is a multiple of a power of two that is about an eighth of its column's spread. So
     rows and centers of few digits have few digits after the subtraction too, and their distances
     are exact: a row that is as far from two centers stays so (docs/decisions/010).
-
-    Args:
-        centers: (k, d) float32 or float64.
     """
     values = np.asarray(centers, np.float64)
     mean = values.mean(axis=0, keepdims=True)

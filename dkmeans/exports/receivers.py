@@ -111,11 +111,7 @@ class ServingInputReceiver:
 
 
 def as_receiver(function: Callable[[], Any] | None, name: str) -> ServingInputReceiver:
-    """Call an input receiver function; make a receiver of the rows if it returns rows.
-
-    Args:
-        function: The function.
-        name: Name of the argument that gives the function, for messages.
+    """Call the function of the argument `name`; make a receiver of the rows if it returns rows.
 
     Raises:
         Invalid: the function is None.

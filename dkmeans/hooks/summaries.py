@@ -62,12 +62,7 @@ class EventFile:
         self._failed = False
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Add points, and write them if the last write was two minutes ago or more.
-
-        Args:
-            step: The step of the points.
-            values: Values by the name of their chart.
-        """
+        """Add points by the names of their charts; write if the last write is two minutes old."""
         event, summary = _event(step), []
         for name, value in values.items():
             summary.append({"tag": name, "simple_value": float(value)})

@@ -126,14 +126,7 @@ class Drawn:
 
     @classmethod
     def of(cls, draw: Draw, weights: FloatArray, first: int, points: FloatArray) -> Drawn:
-        """Draw from consecutive rows.
-
-        Args:
-            draw: The draw.
-            weights: (n,) weights of the rows.
-            first: Number of the first row.
-            points: (n, d) rows.
-        """
+        """Draw from consecutive (n, d) rows, from number `first` on, with their (n,) weights."""
         numbers = np.arange(first, first + len(points))
         priorities = weights / draw.seed.uniform(numbers)
         return cls(draw, total_of(weights), priorities, numbers, points)._cut()

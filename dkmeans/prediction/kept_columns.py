@@ -164,7 +164,8 @@ def kept_columns(chunk: Chunk, names: Sequence[str]) -> pa.Table:
     if isinstance(source, RowView):
         return kept_columns(replace(chunk, source=source.source), names)
     if isinstance(source, FeatureRows):
-        return kept_columns(_first_column(source, chunk), names)
+        low, high = chunk.start - source.first, chunk.stop - source.first
+        return kept_columns(source.parts[0].cut(low, high), names)
     raise InvalidType(
         f"keep must come with rows that have names, in order, got {source.name}: return a data "
         "frame, a dict of columns, a group of Zarr or a Dataset of Parquet"
@@ -173,7 +174,3 @@ def kept_columns(chunk: Chunk, names: Sequence[str]) -> pa.Table:
 
 def _read(column: Batch) -> pa.Array:
     return _as_column(np.concatenate([np.asarray(chunk.values()) for chunk in column]))
-
-
-def _first_column(source: FeatureRows, chunk: Chunk) -> Chunk:
-    return source.parts[0].cut(chunk.start - source.first, chunk.stop - source.first)

@@ -50,10 +50,6 @@ class Block:
 def of_array(array: Any, block: Block) -> Any:
     """Return the result of a task for a Dask array of rows, as a Dask array of the same blocks.
 
-    Args:
-        array: The rows, (n, d); n may be unknown.
-        block: What to do with a block of them.
-
     Returns:
         (n,) int64 for `cluster_index`, (n, k) float32 for `all_distances`.
 
@@ -76,10 +72,7 @@ def of_array(array: Any, block: Block) -> Any:
 def of_frame(frame: Any, block: Block, columns: Names) -> Any:
     """Return the result of a task for a Dask data frame, with its index and partitions.
 
-    Args:
-        frame: The data frame.
-        block: What to do with the rows of a partition.
-        columns: Names of the columns to read, in the model's order; None for all.
+    It reads `columns` in the model's order; None for all.
 
     Returns:
         A series `cluster_index` of int64, or a data frame of float32 with a column for each center.
@@ -112,10 +105,7 @@ def of_features(frame: Any, block: Block, layout: Layout) -> Any:
 def _of_partitions(frame: Any, block: Block, read: Callable[..., Any]) -> Any:
     """Return the result of a task for a Dask data frame.
 
-    Args:
-        frame: The data frame.
-        block: What to do with the rows of a partition.
-        read: Function of a partition and, for messages, its `name`; returns the rows.
+    `read` is a function of a partition and, for messages, its `name`; it returns the rows.
     """
     meta = _with_index(_without_rows(block), frame._meta)
     return frame.map_partitions(_of_partition, _held_once(block), read, meta=meta)

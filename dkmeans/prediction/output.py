@@ -93,13 +93,7 @@ def plan_output(
 ) -> Output:
     """Return an output: its destination, its regions and the columns to keep.
 
-    Args:
-        address: Path or URL of the output.
-        batch: All rows.
-        checkpoint: The checkpoint to predict with.
-        request: What to write.
-        table: The data frame, dict or group with the columns to keep; None if the sources of the
-            rows have them.
+    These are columns of `table`, as in `kept_of`.
 
     Raises:
         Invalid: the address names no destination, the columns to keep cannot be written there or

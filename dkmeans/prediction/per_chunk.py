@@ -122,12 +122,7 @@ def _nearest(loaded: LoadedChunk, centers: Centers) -> tuple[IndexArray, FloatAr
 def _nearest_several(
     loaded: LoadedChunk, centers: Centers, most: int
 ) -> tuple[IndexArray, FloatArray]:
-    """Return the nearest centers of each row and the distances to them, the nearest first.
-
-    Args:
-        loaded: The rows.
-        centers: The centers.
-        most: Number of centers for each row.
+    """Return the `most` nearest centers of each row and the distances to them, the nearest first.
 
     Returns:
         The indices, (n, most) int64, and the distances, (n, most) float64.
@@ -161,13 +156,7 @@ class Task:
 
 
 def form_of(name: str, k: int, top: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return the shape of a result for one row, and its dtype.
-
-    Args:
-        name: Name of the result.
-        k: Number of centers.
-        top: Number of centers in `top_indices` and `top_distances`.
-    """
+    """Return the shape of a result for one row, and its dtype; `top` is that of a `Task`."""
     forms: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
         ALL_DISTANCES: ((k,), np.float32),
         CLUSTER_INDEX: ((), np.int64),
@@ -182,7 +171,7 @@ def form_of(name: str, k: int, top: int) -> tuple[tuple[int, ...], np.dtype[Any]
 
 
 def result_bytes(names: Sequence[str], k: int, top: int) -> int:
-    """Return the size in bytes of the results of one row; the arguments are as in `form_of`."""
+    """Return the size in bytes of the results of one row, as `form_of` describes each."""
     forms = [form_of(name, k, top) for name in names]
     return sum(prod(shape) * dtype.itemsize for shape, dtype in forms)
 

@@ -8,7 +8,7 @@ regions have one size, and are numbered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby, takewhile
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Source
+from dkmeans.data.epochs import cut_anew
 from dkmeans.data.sources.named_rows import NamedRows
 from dkmeans.data.sources.parquet_files import is_parquet_name
 from dkmeans.data.views import Joined, RowView
@@ -64,17 +65,14 @@ def file_of(region: Chunk) -> str:
 
 
 def numbered_regions(batch: Batch, rows: int, name: str) -> Iterator[Chunk]:
-    """Yield all rows in regions of one size, each as one chunk.
+    """Yield all rows in regions of `rows` rows, each as one chunk.
 
-    Args:
-        batch: The rows.
-        rows: Number of rows of a region.
-        name: Pattern of the names of the files, in which `{}` stands for the number.
+    The names of the files are `name` with the number of the region in place of `{}`.
     """
     first = 0
-    for number, parts in enumerate(_cut(batch, rows)):
-        yield _region(parts, first, name.format(f"{number:08d}"))
-        first += sum(part.rows for part in parts)
+    for number, piece in enumerate(cut_anew(iter([batch]), rows)):
+        yield _region(piece, first, name.format(f"{number:08d}"))
+        first += piece.rows
 
 
 def regions_by_file(batch: Batch, rows: int) -> list[Chunk] | None:
@@ -82,10 +80,6 @@ def regions_by_file(batch: Batch, rows: int) -> list[Chunk] | None:
 
     A file of more rows than a region may have gets several: `part-0.parquet` becomes
     `part-0-00000.parquet`, `part-0-00001.parquet` and so on.
-
-    Args:
-        batch: The rows.
-        rows: Largest number of rows of a region.
 
     Returns:
         The regions; None if the rows are not those of Parquet files, each once and in order, or
@@ -98,11 +92,11 @@ def regions_by_file(batch: Batch, rows: int) -> list[Chunk] | None:
     regions: dict[str, Chunk] = {}
     first = count = 0
     for name, (_, chunks) in zip(_relative(files), runs, strict=True):
-        pieces = list(_cut(chunks, rows))
+        pieces = list(cut_anew(iter([Batch(tuple(chunks))]), rows))
         stem, ending = _split(name)
-        for number, parts in enumerate(pieces):
+        for number, piece in enumerate(pieces):
             file = name if len(pieces) == 1 else f"{stem}-{number:05d}{ending}"
-            regions[file] = _region(parts, first, file)
+            regions[file] = _region(piece, first, file)
             first, count = first + regions[file].rows, count + 1
     is_usable = len(regions) == count and all(map(_is_visible, regions))
     return list(regions.values()) if is_usable else None
@@ -140,23 +134,5 @@ def _is_visible(name: str) -> bool:
     return not hidden and is_parquet_name(name)
 
 
-def _cut(chunks: Iterable[Chunk], rows: int) -> Iterator[list[Chunk]]:
-    """Yield the parts of regions of this many rows, of which the last may have fewer."""
-    parts: list[Chunk] = []
-    gathered = 0
-    for chunk in chunks:
-        start = 0
-        while start < chunk.rows:
-            part = chunk.cut(start, min(start + rows - gathered, chunk.rows))
-            parts.append(part)
-            start, gathered = start + part.rows, gathered + part.rows
-            if gathered == rows:
-                yield parts
-                parts, gathered = [], 0
-    if parts:
-        yield parts
-
-
-def _region(parts: list[Chunk], first: int, file: str) -> Chunk:
-    source = Region(tuple(parts), first, file)
-    return Chunk(source, first, first + source.rows)
+def _region(rows: Batch, first: int, file: str) -> Chunk:
+    return Chunk(Region(tuple(rows), first, file), first, first + rows.rows)

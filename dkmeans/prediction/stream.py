@@ -45,15 +45,7 @@ def scores(
     notifier: Notifier,
     steps: int | None,
 ) -> list[Measures]:
-    """Return the measures of the first `steps` batches, of which hooks see the scores.
-
-    Args:
-        dataset: The rows.
-        checkpoint: The checkpoint that the task's centers are of.
-        task: What to measure.
-        executor: Where the measures are computed.
-        notifier: Notifies hooks.
-        steps: Number of batches; None for all.
+    """Return the measures of the first `steps` batches (None: all), of which hooks see the scores.
 
     Raises:
         InvalidData: there are no batches, or the rows cannot be used.
@@ -105,15 +97,7 @@ def predictions(
     *,
     single: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the results of a task by name.
-
-    Args:
-        dataset: The rows.
-        checkpoint: The checkpoint that the task's centers are of.
-        task: What to predict.
-        executor: Where the results are computed.
-        notifier: Notifies hooks.
-        single: True for the results of each row, False for the results of each batch.
+    """Yield the results of a task by name: if `single`, of each row, else of each batch.
 
     Raises:
         InvalidData: the rows cannot be used.

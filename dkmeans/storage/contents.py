@@ -119,11 +119,8 @@ def write(address: str, data: bytes, *, durable: bool = True) -> None:
 def write_files(address: str, files: Iterable[tuple[str, bytes]]) -> None:
     """Write files below an address. On a disk they are durable when all are written.
 
-    A local file may be there in part after a crash: readers must not look at the folder before.
-
-    Args:
-        address: Path or URL of the folder.
-        files: Name and content of each file; a name may lie in further folders.
+    A local file may be there in part after a crash: readers must not look at the folder before. A
+    name may lie in further folders.
     """
     fs, path = filesystem(address)
     for name, data in files:

@@ -63,15 +63,10 @@ class _Appended(NamedTuple):
 _appended: dict[Path, _Appended] = {}
 
 
-def _umask() -> int:
-    """Return the bits that new files of this process do not get: to read them is to set them."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-# Read at the import, as another thread could create a file in between.
-_UMASK = _umask()
+# Bits that new files of this process do not get. To read them is to set them: that is done at the
+# import, as another thread could create a file in between.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 def temporary_folder() -> str:
@@ -86,9 +81,7 @@ def temporary_folder() -> str:
 def is_temporary_name(name: str, of: str | None = None) -> bool:
     """Return whether a name is that of a temporary file, which a killed writer may have left.
 
-    Args:
-        name: The name.
-        of: Name of the file that the temporary one was to replace; None for any.
+    The writer was to replace the file `of`; None for any.
     """
     begins = of is None or name.startswith(f".{of}.")
     return begins and _TEMPORARY_NAME.fullmatch(name) is not None
@@ -130,15 +123,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def append_in_place(path: Path, data: bytes, usable: Callable[[bytes], int]) -> None:
-    """Replace what a local file has behind its usable beginning.
+    """Replace what a local file has behind its usable beginning, as `contents.append` does.
 
     The file is read only at the first append of this process, and after another process has changed
     it. So each of many small appends takes the same time, however long the file becomes.
-
-    Args:
-        path: The file; it is created if needed.
-        data: The content to add.
-        usable: Returns the size of the usable beginning of a content, the old one or `data`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("r+b" if path.exists() else "x+b") as file:

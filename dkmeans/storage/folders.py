@@ -178,11 +178,7 @@ def _clear(address: str, keep: str) -> None:
 
 
 def check_writable(what: str, address: str) -> None:
-    """Refuse a directory in which no file can be written.
-
-    Args:
-        what: Name of the argument, for the message.
-        address: Path or URL of the directory. It is created if needed.
+    """Refuse a directory in which no file can be written. It is created if needed.
 
     Raises:
         Invalid: no file can be written there.

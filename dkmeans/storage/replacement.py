@@ -56,10 +56,8 @@ def replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
 def supports_conditional_writes(probe: str) -> bool:
     """Return whether `replace` detects a changed file; some servers ignore the condition.
 
-    Both conditions are tried: "there is no file" and "the file has this ETag".
-
-    Args:
-        probe: Address of a file that does not exist. The file is removed at the end.
+    Both conditions are tried: "there is no file" and "the file has this ETag". The probe is a file
+    that does not exist; it is removed at the end.
 
     Raises:
         Outage: the storage does not answer.

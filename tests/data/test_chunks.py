@@ -21,7 +21,8 @@ from dkmeans.data.chunks import (
 )
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.data.views import Columns
-from tests.data.twenty_rows import ROWS, chunk_of, chunks_of, spans
+from tests.data.sources.rows import chunks_of
+from tests.data.twenty_rows import ROWS, chunk_of, spans
 from tests.numbered import Numbers
 
 

@@ -7,11 +7,7 @@ import pytest
 import zarr
 
 from dkmeans import Dataset
-from tests.data.twenty_rows import chunks_of
-
-
-def rows_in(dataset):
-    return np.vstack([chunk.load(dataset.width) for chunk in chunks_of(dataset)])
+from tests.data.sources.rows import loaded as rows_in
 
 
 def tables(folder, kind):

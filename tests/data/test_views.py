@@ -16,7 +16,8 @@ from dkmeans.data.chunks import Chunk
 from dkmeans.data.shuffling import Shuffled
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.data.views import Columns, Joined, Picked, Selected
-from tests.data.twenty_rows import ROWS, chunk_of, chunks_of, spans
+from tests.data.sources.rows import chunks_of
+from tests.data.twenty_rows import ROWS, chunk_of, spans
 
 
 def loaded(source, start, stop):

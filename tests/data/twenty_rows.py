@@ -14,11 +14,6 @@ def chunk_of(array, name="rows", first=0):
     return Chunk(MemoryRows(array, name, first), first, first + len(array))
 
 
-def chunks_of(dataset):
-    """Return the chunks of all batches of a dataset, in order."""
-    return [chunk for batch in dataset.batches() for chunk in batch]
-
-
 @st.composite
 def spans(draw, length=20):
     """Draw a start and a stop, with 0 <= start <= stop <= length."""

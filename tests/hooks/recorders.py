@@ -7,22 +7,12 @@ import pytest
 
 from dkmeans import KMeans, RunConfig, checkpoints
 from dkmeans.hooks import CheckpointSaverListener, SessionRunArgs, SessionRunHook
+from tests.train_calls import MODES, rows_of
 
-MODES = {
-    "full batch": {"use_mini_batch": False},
-    "mini-batch": {"mini_batch_steps_per_iteration": 1},
-    "three steps": {"mini_batch_steps_per_iteration": 3},
-}
 THREE_STEPS = MODES["three steps"]
 in_every_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 EVERY_STEP = RunConfig(save_checkpoints_steps=1, keep_checkpoint_max=0)
 RARELY = RunConfig(save_checkpoints_steps=1000)
-
-
-def rows_of(n=40, d=3, seed=0):
-    return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
-
-
 BATCHES = [rows_of(20 + seed, seed=seed) for seed in range(10)]
 CENTERS = rows_of(4, seed=99)
 

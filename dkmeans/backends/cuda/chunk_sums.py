@@ -116,13 +116,7 @@ class ChunkSums:
 
 
 def squares_of(device: KernelDevice, points: FloatArray, piece_bytes: int) -> ExactTotal:
-    """Return the exact sum of the squares of all values of the (n, d) rows.
-
-    Args:
-        device: The device.
-        points: The rows, on the host.
-        piece_bytes: Largest size of a piece of rows on the device.
-    """
+    """Return the exact sum of the squares of all values of the (n, d) rows, which the host has."""
     grid, (n, d), first = Grid.of(points), points.shape, 0
     rows_of_block = _SQUARED_ROWS * max(1, THREADS // d)
     most = max(1, piece_bytes // (d * points.itemsize))

@@ -263,15 +263,7 @@ class Gpu:
     def launch(
         self, kernel: str, dtype: DTypeLike, blocks: int, *arguments: Any, shared_bytes: int = 0
     ) -> None:
-        """Start a kernel for rows of a dtype on the thread's stream.
-
-        Args:
-            kernel: Name of the kernel.
-            dtype: Dtype of the rows.
-            blocks: Number of blocks of `THREADS` threads.
-            *arguments: Arguments of the kernel.
-            shared_bytes: Dynamic shared memory of a block, in bytes.
-        """
+        """Start a kernel for rows of a dtype, in blocks of `THREADS`, on the thread's stream."""
         function = self._kernels.find(kernel, np.dtype(dtype), shared_bytes)
         # CuPy passes the values of the host's arrays, but not of structures.
         arguments = tuple(np.array(x) if isinstance(x, np.void) else x for x in arguments)
@@ -290,13 +282,8 @@ class Gpu:
         most = min(_PIECE_ROW_BYTES, int(_PIECE_ROW_SHARE * self._memory))
         size = min(max_rows, max(1, most // (points.shape[1] * points.itemsize)))
         room = self._resident.reserve(points)
-        try:
-            yield from self._sent(points, size, room)
-        # Also if the caller stops early (GeneratorExit): only complete rows may stay on the GPU.
-        except BaseException:
-            if room is not None:
-                self._resident.release(room)
-            raise
+        # Only complete rows may stay on the GPU: what follows is not reached if the caller stops.
+        yield from self._sent(points, size, room)
         if room is not None:
             # Other threads may use the rows as soon as they are added: all copies must be done.
             self._streams.copy.synchronize()

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from dkmeans.backends.cuda.device_sums import DeviceSums
 from dkmeans.backends.protocol import Implementation
@@ -51,30 +51,8 @@ class FallibleDevice(Protocol):
         ...
 
 
-class FallibleImplementation(Protocol):
-    """The functions of `Implementation`. The sums may still be on a device."""
-
-    def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums | DeviceSums:
-        """Assign each row to its nearest center; return the sums and counts."""
-        ...
-
-    def squares(self, points: FloatArray) -> ExactTotal:
-        """Return the sum of the squares of all values of the rows."""
-        ...
-
-    def assign(
-        self, points: FloatArray, centers: Centers
-    ) -> tuple[PartialSums, IndexArray, FloatArray]:
-        """Return the results of `partial_sums` and `nearest` in one pass."""
-        ...
-
-    def nearest(self, points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
-        """Return the nearest center of each row and the distance to it."""
-        ...
-
-    def distances(self, points: FloatArray, centers: Centers) -> FloatArray:
-        """Return the distance of each row to every center, (n, k) float32."""
-        ...
+# An implementation whose sums may still be on a device.
+FallibleImplementation: TypeAlias = Implementation[PartialSums | DeviceSums]
 
 
 class Guarded:
@@ -92,7 +70,7 @@ class Guarded:
         device: FallibleDevice,
         usual: FallibleImplementation,
         smaller: Callable[[], FallibleImplementation],
-        processor: Callable[[], Implementation],
+        processor: Callable[[], Implementation[PartialSums]],
     ) -> None:
         self._device, self._usual = device, usual
         self._smaller, self._processor = smaller, processor
@@ -127,8 +105,10 @@ class Guarded:
         result = self.attempt(lambda: function(self._usual))
         if result is Fault.OUT_OF_MEMORY:
             result = self.attempt(lambda: self._in_less_memory(function))
-            if result is Fault.OUT_OF_MEMORY:
-                self._warn_of_memory()
+            if result is Fault.OUT_OF_MEMORY and self._is_first(result):
+                logger.warning(
+                    "the GPU has too little memory for some chunks; the processor computes them"
+                )
         return function(self._processor()) if isinstance(result, Fault) else result
 
     def _in_less_memory(self, function: Callable[[FallibleImplementation], Result]) -> Result:
@@ -145,25 +125,15 @@ class Guarded:
             fault = self._device.fault_of(error)
             if fault is None:
                 raise
-            if fault is Fault.LOST:
-                self._lose(error)
+            if fault is Fault.LOST and self._is_first(fault):
+                logger.warning(
+                    "the GPU failed; this process computes on its processor from now on: %s",
+                    error,
+                )
+                self._device.abandon()
         # Only after the `except` block is the traceback gone, whose frames hold arrays on the
         # device. A second attempt inside the block would not have their memory.
         return fault
-
-    def _lose(self, error: Exception) -> None:
-        """Give up the device, the first time that a thread meets the loss."""
-        if self._is_first(Fault.LOST):
-            logger.warning(
-                "the GPU failed; this process computes on its processor from now on: %s", error
-            )
-            self._device.abandon()
-
-    def _warn_of_memory(self) -> None:
-        if self._is_first(Fault.OUT_OF_MEMORY):
-            logger.warning(
-                "the GPU has too little memory for some chunks; the processor computes them"
-            )
 
     def _is_first(self, fault: Fault) -> bool:
         with self._lock:

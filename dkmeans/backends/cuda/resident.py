@@ -29,7 +29,7 @@ class Resident:
     Several threads may use one `Resident`.
 
     Rows are added in three steps: `reserve` allocates room, the caller copies, and `add` lets
-    `find` see the rows. A caller that fails between them must `release` the room.
+    `find` see the rows.
 
     Args:
         has_room: Returns whether the device can spare so many bytes for further rows.
@@ -39,7 +39,6 @@ class Resident:
 
     def __init__(self, has_room: Callable[[int], bool], empty: Callable[..., Any]) -> None:
         self._has_room, self._empty = has_room, empty
-        self._bytes = 0
         self._arrays: dict[Any, Any] = {}
         self._logged = False
         # Reentrant: any allocation may collect garbage and so call `_drop`, in here too.
@@ -47,8 +46,8 @@ class Resident:
 
     @property
     def bytes(self) -> int:
-        """Total size in bytes of the resident rows and of reserved room."""
-        return self._bytes
+        """Total size in bytes of the resident rows."""
+        return sum(array.nbytes for array in self._arrays.values())
 
     def find(self, points: FloatArray) -> Any:
         """Return these rows on the device; None if they are not there."""
@@ -66,46 +65,33 @@ class Resident:
             if not self._has_room(points.nbytes):
                 return None
             try:
-                room = self._empty(points.shape, points.dtype)
+                return self._empty(points.shape, points.dtype)
             except MemoryError as error:  # another process was faster
                 self._log_once(error)
                 return None
-            self._bytes += room.nbytes
-        return room
 
     def add(self, points: FloatArray, room: Any) -> None:
         """Add rows that were copied to their room, until the host frees its copy."""
         key = _key(points)
         with self._lock:
-            if key in self._arrays:  # another thread was faster
-                self.release(room)
-            else:
+            if key not in self._arrays:  # else another thread was faster
                 self._arrays[key] = room
                 weakref.finalize(_owner(points), self._drop, key).atexit = False
 
-    def release(self, room: Any) -> None:
-        """Subtract the size of room that is not needed."""
-        with self._lock:
-            self._bytes -= room.nbytes
-
     def clear(self) -> None:
-        """Drop all resident rows. Reserved room stays reserved."""
+        """Drop all resident rows."""
         with self._lock:
-            dropped, self._arrays = self._arrays, {}
-            self._bytes -= sum(array.nbytes for array in dropped.values())
+            self._arrays = {}
 
     def abandon(self) -> None:
         """Forget all resident rows without freeing their memory, after the device was lost."""
         with self._lock:
             _abandoned.append(self._arrays)
-            self._arrays, self._bytes = {}, 0
+            self._arrays = {}
 
     def _drop(self, key: Any) -> None:
         with self._lock:
-            # `clear` may have dropped the rows already.
-            array = self._arrays.pop(key, None)
-            if array is not None:
-                self._bytes -= array.nbytes
+            self._arrays.pop(key, None)  # `clear` may have dropped the rows already
 
     def _log_once(self, error: MemoryError) -> None:
         if not self._logged:

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 
 from dkmeans.backends.native import processor
-from dkmeans.backends.native.llvm_code import Array, Code, Value, as_intrinsic, constant, zero
+from dkmeans.backends.native.llvm_code import Array, Code, Load, Value, as_intrinsic, constant, zero
 from dkmeans.backends.native.matrix import PANELS, scores_of
 from dkmeans.backends.native.ranking import tagged, two_least
 from dkmeans.backends.native.tile_vectors import center_scalars, row_vectors
@@ -285,26 +284,17 @@ def copy_row(
     """
     builder, lanes = code.builder, shape[0]
     vector, rounded = (ir.VectorType(array.element, lanes) for array in (points, lines))
-    whole, rest = (
-        divide(points.width, code.size(lanes)) for divide in (builder.sdiv, builder.srem)
-    )
     factors = code.spread(scale, lanes)
 
-    def copy(number: Value, load: Callable[[Value, Any], Value]) -> None:
+    def copy(number: Value, load: Load, _: Sequence[Value]) -> list[Value]:
         column = builder.mul(number, code.size(lanes))
         x = load(code.cell(points, row, column), vector)
         moved = builder.fsub(builder.fmul(x, factors), load(code.at(shift.first, column), vector))
         value = moved if vector == rounded else builder.fptrunc(moved, rounded)
         code.store(value, code.cell(lines, place, column))
-
-    def one(number: Value, _: Sequence[Value]) -> list[Value]:
-        copy(number, code.load)
         return []
 
-    with builder.if_then(builder.icmp_signed(">", whole, code.size(0))):
-        code.loop(whole, [], one)
-    with builder.if_then(builder.icmp_signed(">", rest, code.size(0))):
-        copy(whole, lambda pointer, vector: code.load_first(pointer, rest, vector))
+    code.in_vectors(points.width, lanes, [], copy)
 
 
 @as_intrinsic
@@ -354,13 +344,6 @@ def score_center(
         lambda totals: code.loop(vectors, totals, one),
         totals[:1],
     )
-    total = reduce(builder.fadd, [last, *totals[1:]])
-    half = lanes // 2
-    while half:
-        turn = ir.Constant(
-            ir.VectorType(ir.IntType(32), lanes), [(lane + half) % lanes for lane in range(lanes)]
-        )
-        total, half = builder.fadd(total, builder.shuffle_vector(total, total, turn)), half // 2
-    product = builder.extract_element(total, ir.IntType(32)(0))
+    product = code.sum_of_lanes(reduce(builder.fadd, [last, *totals[1:]]))
     bias = builder.load(code.at(halves.first, center))
     builder.store(builder.fadd(product, bias), score.first)

@@ -8,13 +8,14 @@ is spread over the lanes. Bounds are bfloat16, the upper half of a float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from llvmlite import ir
 
 from dkmeans.backends.native.llvm_code import (
     Array,
     Code,
+    Load,
     Value,
     as_intrinsic,
     constant,
@@ -155,41 +156,19 @@ def lay_row(
     """
     builder, stored = code.builder, ir.VectorType(shift.element, GROUP)
     scale = code.spread(builder.load(scales.first), GROUP)
-    width, lanes = points.width, code.size(GROUP)
-    whole, rest = builder.sdiv(width, lanes), builder.srem(width, lanes)
 
-    def lay(number: Value, load: Callable[[Value], Value], totals: Sequence[Value]) -> list[Value]:
-        column = builder.mul(number, lanes)
-        x, shifts = load(code.cell(points, row, column)), load(code.at(shift.first, column))
-        value = builder.fsub(builder.fmul(x, scale), shifts)
+    def lay(number: Value, load: Load, totals: Sequence[Value]) -> list[Value]:
+        column = builder.mul(number, code.size(GROUP))
+        x = load(code.cell(points, row, column), stored)
+        value = builder.fsub(builder.fmul(x, scale), load(code.at(shift.first, column), stored))
         value = value if stored == _FLOATS else builder.fptrunc(value, _FLOATS)
         code.store(value, code.cell(rows, slot, column))
         away = builder.fsub(value, code.load(code.cell(centers, center, column), _FLOATS))
         return [code.fma(part, part, old) for part, old in zip((value, away), totals, strict=True)]
 
-    def all_whole(totals: Sequence[Value]) -> list[Value]:
-        def step(number: Value, totals: Sequence[Value]) -> list[Value]:
-            return lay(number, lambda place: code.load(place, stored), totals)
-
-        return code.loop(whole, totals, step)
-
-    def last(totals: Sequence[Value]) -> list[Value]:
-        return lay(whole, lambda place: code.load_first(place, rest, stored), totals)
-
-    has_whole, has_rest = (builder.icmp_signed(">", n, code.size(0)) for n in (whole, rest))
-    totals = code.change_if(has_whole, all_whole, [zero(_FLOATS)] * 2)
-    totals = code.change_if(has_rest, last, totals)
+    totals = code.in_vectors(points.width, GROUP, [zero(_FLOATS)] * 2, lay)
     for total, array in zip(totals, (squares, distances), strict=True):
-        builder.store(_sum_of_lanes(code, total), code.at(array.first, slot))
-
-
-def _sum_of_lanes(code: Code, value: Value) -> Value:
-    builder, half = code.builder, GROUP // 2
-    while half:
-        turned = ir.Constant(_INTEGERS, [(lane + half) % GROUP for lane in range(GROUP)])
-        value = builder.fadd(value, builder.shuffle_vector(value, value, turned))
-        half //= 2
-    return builder.extract_element(value, ir.IntType(32)(0))
+        builder.store(code.sum_of_lanes(total), code.at(array.first, slot))
 
 
 @as_intrinsic

@@ -18,7 +18,7 @@ import numpy as np
 from dkmeans.backends.native import matrix, sum_vectors, tile_vectors
 from dkmeans.backends.native.ambiguous_rows import NO_CENTER, nearest_exactly, nearest_minimum
 from dkmeans.backends.native.compilation import inlined, kernel
-from dkmeans.backends.native.exact_distances import DistanceParts
+from dkmeans.backends.native.exact_distances import DistanceParts, from_total
 from dkmeans.backends.native.first_scores import (
     ByteCenters,
     resolve_in_bytes,
@@ -418,8 +418,5 @@ def measure(
             # Neither copies of the last row nor centers that fill up the panel are written.
             for place in range(min(size, n - start)):
                 for center in range(min(width, k - first)):
-                    value = scratch.scores[center * size + place]
-                    if centers.cosine:
-                        value = 1.0 - value
-                        value = 0.0 if value < 0.0 else 2.0 if value > 2.0 else value
+                    value = from_total(scratch.scores[center * size + place], centers.cosine)
                     distances[start + place, first + center] = value

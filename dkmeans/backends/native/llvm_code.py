@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 from dkmeans.backends.native import processor
 
 Value = Any  # an LLVM value
+Load = Callable[[Value, Any], Value]  # loads a vector of a type from a pointer
 CACHE_LINE_BYTES = 64
 _FLOAT_BYTES = {"float": 4, "double": 8}
 # LLVM's names of x86's instructions for the lesser and the greater number, by the vectors' bytes.
@@ -205,6 +206,46 @@ class Code:
             result.add_incoming(value, before)
             result.add_incoming(new, inside)
         return results
+
+    def in_vectors(
+        self,
+        width: Value,
+        lanes: int,
+        initial: Sequence[Value],
+        step: Callable[[Value, Load, Sequence[Value]], Sequence[Value]],
+        *,
+        has_last: bool = False,
+    ) -> list[Value]:
+        """Write a loop over columns, a vector of them at a time, and return the values after it.
+
+        `step` gets the number of a vector, what loads vectors, and the values before it. Columns
+        after the last whole vector are loaded with a mask: lanes after the end are zero. With
+        `has_last` there is always such a last vector, which may be empty: of zeros alone.
+        """
+        builder, size, none = self.builder, self.size(lanes), self.size(0)
+        whole, rest = builder.sdiv(width, size), builder.srem(width, size)
+
+        def all_whole(values: Sequence[Value]) -> Sequence[Value]:
+            # `loop` needs at least one iteration: without a whole vector it is skipped.
+            return self.loop(whole, values, lambda number, values: step(number, self.load, values))
+
+        def last(values: Sequence[Value]) -> Sequence[Value]:
+            return step(whole, lambda place, vector: self.load_first(place, rest, vector), values)
+
+        values = self.change_if(builder.icmp_signed(">", whole, none), all_whole, initial)
+        if has_last:
+            return list(last(values))
+        return self.change_if(builder.icmp_signed(">", rest, none), last, values)
+
+    def sum_of_lanes(self, vector: Value) -> Value:
+        """Add up the lanes of a vector: one half to the other, until one number is left."""
+        lanes = vector.type.count
+        half = lanes // 2
+        while half:
+            turn = int_constants([(lane + half) % lanes for lane in range(lanes)])
+            turned = self.builder.shuffle_vector(vector, vector, turn)
+            vector, half = self.builder.fadd(vector, turned), half // 2
+        return self.builder.extract_element(vector, ir.IntType(32)(0))
 
     def accumulate(
         self,

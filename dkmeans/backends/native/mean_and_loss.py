@@ -20,15 +20,12 @@ from dkmeans.backends.native.compilation import compiled, kernel
 from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.exact import CANCELLED, FAST_PLANES, SMALLEST_MEAN, UNSURE, ExactSums
 from dkmeans.exact_grid import PLANE_BITS, BoolArray
-from dkmeans.float_pairs import LARGEST_WHOLE
+from dkmeans.float_pairs import LARGEST_WHOLE, halves, two_sum
 from dkmeans.loss import SHORT_WEIGHT
 from dkmeans.state import FloatArray
 
-# Constants of other modules are compiled in, and Numba's cache on disk is valid until this file
-# changes: a change of these needs a change of this file.
-
-# Factor with which Veltkamp's method splits a float64 into its upper and its lower digits.
-_SPLIT = 2.0**27 + 1
+_two_sum: Any = compiled(two_sum)
+_halves: Any = compiled(halves)
 # All factors are normal numbers if no exponent of either grid is beyond this, up or down.
 _MOST_EXPONENT = 500
 
@@ -85,20 +82,6 @@ class _WorkArrays(threading.local):
 
 
 _work = _WorkArrays()
-
-
-@compiled
-def _two_sum(a: Any, b: Any) -> Any:
-    total = a + b
-    back = total - a
-    return total, (a - (total - back)) + (b - back)
-
-
-@compiled
-def _halves(value: Any) -> Any:
-    scaled = value * _SPLIT
-    high = scaled - (scaled - value)
-    return high, value - high
 
 
 @compiled

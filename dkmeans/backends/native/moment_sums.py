@@ -18,6 +18,7 @@ from dkmeans.backends.native.llvm_code import (
     CACHE_LINE_BYTES,
     Array,
     Code,
+    Load,
     Value,
     as_intrinsic,
     constant,
@@ -229,14 +230,13 @@ def _add_row(
     are those of `add_squares`.
     """
     builder, eight = code.builder, code.size(_OCTET)
-    whole, rest = builder.sdiv(points.width, eight), builder.srem(points.width, eight)
     weights = code.spread(weight, _OCTET)
     first_line = builder.mul(cluster, code.size(MOMENT_PLANES))
 
     def change(by: Callable[[Value, Value], Value]) -> Value:
         """Change the sums by the row; return which of its lanes are not on the grid."""
 
-        def octet(number: Value, load: Callable[[Value, Any], Value], off: Value) -> list[Value]:
+        def octet(number: Value, load: Load, off: Sequence[Value]) -> list[Value]:
             column = builder.mul(number, eight)
             x = load(code.cell(points, row, column), _FLOATS)
             away = builder.fsub(x, load(code.cell(centers, cluster, column), _FLOATS))
@@ -247,17 +247,10 @@ def _add_row(
                 place = code.cell(sums, line, column)
                 word = builder.sub(word, _numbers([MAGIC_BITS] * _OCTET))
                 code.store(by(code.load(place, _INTEGERS), word), place)
-            return [builder.or_(off, is_off)]
+            return [builder.or_(off[0], is_off)]
 
-        def all_whole(off: Sequence[Value]) -> list[Value]:
-            return code.loop(whole, off, lambda number, off: octet(number, code.load, off[0]))
-
-        def last(off: Sequence[Value]) -> list[Value]:
-            return octet(whole, lambda p, vector: code.load_first(p, rest, vector), off[0])
-
-        off: Sequence[Value] = [_numbers([0] * _OCTET, _FLAGS)]
-        off = code.change_if(builder.icmp_signed(">", whole, code.size(0)), all_whole, off)
-        (found,) = code.change_if(builder.icmp_signed(">", rest, code.size(0)), last, off)
+        none = _numbers([0] * _OCTET, _FLAGS)
+        (found,) = code.in_vectors(points.width, _OCTET, [none], octet)
         return found
 
     byte = ir.IntType(_OCTET)

@@ -60,10 +60,7 @@ class PackedCentersCache:
     ) -> Packing:
         """Return the packed centers for rows of a dtype, with the tile that they are packed for.
 
-        Args:
-            centers: The centers.
-            dtype: The dtype of the rows.
-            with_second: True if second nearest centers are needed too.
+        With `with_second` also for second nearest centers.
         """
         # Other threads wait here rather than pack the same centers again.
         with self._lock:
@@ -85,13 +82,7 @@ class PackedCentersCache:
     ) -> None:  # fmt: skip
         """Change to the next scoring if a chunk has shown that this one resolves too few rows.
 
-        Args:
-            centers: The centers.
-            dtype: The dtype of the rows.
-            tile: The tile that the chunk was scored with.
-            rows: Number of rows of the chunk.
-            ambiguous: Number of rows that were ambiguous.
-            is_slow: True if too many candidates were scored again (see `takes_long_again`).
+        The chunk was scored with this tile; `is_slow` is what `takes_long_again` says of it.
         """
         is_coarse = is_slow or ambiguous >= _AMBIGUOUS_SHARE * rows
         if rows < _REPRESENTATIVE_ROWS or not is_coarse:

@@ -8,7 +8,7 @@ the kernels read and write.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -35,24 +35,18 @@ def tile_of(dtype: DTypeLike) -> Tile:
     return Tile((None,) * lanes, (None,) * count, (None,) * centers)
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+def aligned_empty(
+    shape: tuple[int, ...], dtype: DTypeLike, new: Callable[..., NDArray[Any]] = np.empty
+) -> NDArray[Any]:
     """Return memory aligned to a cache line: loads that touch two lines take twice as long."""
-    return _aligned(shape, np.empty(_with_spare(shape, dtype), dtype))
+    spare = new(math.prod(shape) + CACHE_LINE_BYTES // np.dtype(dtype).itemsize, dtype)
+    begin = -spare.ctypes.data % CACHE_LINE_BYTES // spare.itemsize
+    return spare[begin : begin + math.prod(shape)].reshape(shape)
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """Return zeros aligned to a cache line."""
-    return _aligned(shape, np.zeros(_with_spare(shape, dtype), dtype))
-
-
-def _with_spare(shape: tuple[int, ...], dtype: DTypeLike) -> int:
-    return math.prod(shape) + CACHE_LINE_BYTES // np.dtype(dtype).itemsize
-
-
-def _aligned(shape: tuple[int, ...], spare: NDArray[Any]) -> NDArray[Any]:
-    """Return the part of this shape that begins with the first cache line of an array."""
-    begin = -spare.ctypes.data % CACHE_LINE_BYTES // spare.itemsize
-    return spare[begin : begin + math.prod(shape)].reshape(shape)
+    return aligned_empty(shape, dtype, np.zeros)
 
 
 def aligned(values: FloatArray) -> FloatArray:

@@ -6,14 +6,14 @@ while it goes over some rows (docs/decisions/018).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
 from dkmeans.backends.native.compilation import kernel
-from dkmeans.backends.native.llvm_code import Array, Code, Value, as_intrinsic, constant, zero
+from dkmeans.backends.native.llvm_code import Array, Code, Load, Value, as_intrinsic, constant, zero
 from dkmeans.backends.native.panels import aligned_zeros, padded
 from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.backends.native.sum_vectors import OCTET
@@ -153,10 +153,9 @@ class _ColumnAdder:
     def add_rows(self, values: Array, weights: Array, start: Value, count: Value) -> None:
         """Add up rows, eight columns at a time."""
         code, builder, eight = self._code, self._code.builder, self._code.size(OCTET)
-        octets, rest = builder.sdiv(values.width, eight), builder.srem(values.width, eight)
         num_masks = builder.sdiv(builder.add(values.width, code.size(OCTET - 1)), eight)
 
-        def octet(number: Value, load: Callable[[Value, ir.Type], Value]) -> None:
+        def octet(number: Value, load: Load, _: Sequence[Value]) -> list[Value]:
             column = builder.mul(number, eight)
             factors = code.load(code.at(self._scales.first, column), self._vector)
 
@@ -168,43 +167,22 @@ class _ColumnAdder:
                 return self._added(x, weight, factors, sums, mask)
 
             self._grow(column, count, code.loop(count, self._nothing(), step))
-
-        def whole(number: Value, _: Sequence[Value]) -> list[Value]:
-            octet(number, code.load)
             return []
 
-        with builder.if_then(builder.icmp_signed(">", octets, code.size(0))):
-            code.loop(octets, [], whole)
-        with builder.if_then(builder.icmp_signed(">", rest, code.size(0))):
-            octet(octets, lambda place, vector: code.load_first(place, rest, vector))
+        code.in_vectors(values.width, OCTET, [], octet)
 
     def add_column(self, values: Array, weights: Array, start: Value, count: Value) -> None:
         """Add up rows of a single column, eight rows at a time."""
         code, builder, eight = self._code, self._code.builder, self._code.size(OCTET)
-        octets, rest = builder.sdiv(count, eight), builder.srem(count, eight)
         factors = code.spread(builder.load(self._scales.first), OCTET)
         first = builder.sdiv(start, eight)
 
-        def octet(
-            number: Value, load: Callable[[Value, ir.Type], Value], sums: Sequence[Value]
-        ) -> list[Value]:
+        def octet(number: Value, load: Load, sums: Sequence[Value]) -> list[Value]:
             row = builder.add(start, builder.mul(number, eight))
             x, weight = (load(code.at(a.first, row), self._vector) for a in (values, weights))
             return self._added(x, weight, factors, sums, builder.add(first, number))
 
-        def all_whole(sums: Sequence[Value]) -> list[Value]:
-            return code.loop(octets, sums, lambda number, sums: octet(number, code.load, sums))
-
-        def last(sums: Sequence[Value]) -> list[Value]:
-            def load(place: Value, vector: ir.Type) -> Value:
-                return code.load_first(place, rest, vector)
-
-            return octet(octets, load, sums)
-
-        sums = code.change_if(
-            builder.icmp_signed(">", octets, code.size(0)), all_whole, self._nothing()
-        )
-        sums = code.change_if(builder.icmp_signed(">", rest, code.size(0)), last, sums)
+        sums = code.in_vectors(count, OCTET, self._nothing(), octet)
         rows = builder.sdiv(builder.add(count, code.size(OCTET - 1)), eight)
         self._grow(code.size(0), rows, sums)
 

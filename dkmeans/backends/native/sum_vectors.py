@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from llvmlite import ir
 
-from dkmeans.backends.native.llvm_code import Array, Code, Value, as_intrinsic, constant, zero
+from dkmeans.backends.native.llvm_code import Array, Code, Load, Value, as_intrinsic, constant, zero
 from dkmeans.exact_grid import PLANE_BITS, WINDOW_BITS, digit_places
 
 # Columns that are added up at a time, on every processor.
@@ -98,19 +98,8 @@ def move_row(
 ) -> None:  # fmt: skip
     """Move a row from the sums of a cluster to those of another, unless it is far.
 
-    The sums are those of the rows alone, without `MAGIC_BITS`.
-
-    Args:
-        code: The code to write to.
-        points: (n, d) rows.
-        row: Index of the row.
-        scale: float64, 1 / |x| of the row for cosine, else 1.
-        before: Index of the cluster whose sums become smaller.
-        after: Index of the cluster whose sums grow.
-        cosine: As in `add_rows`.
-        grid: As in `add_rows`.
-        sums: (k, d padded) int64, changed: plane 0.
-        low_sums: (k, d padded) int64, changed: plane -1, for float64 rows. Else unused.
+    The sums are those of the rows alone, without `MAGIC_BITS`. The row moves from cluster `before`
+    to `after`; its `scale` is 1 / |x| for cosine, else 1. Other arguments are those of `add_rows`.
     """
     builder = code.builder
     adder = RowAdder(code, points, cosine, grid, sums, low_sums)
@@ -233,13 +222,7 @@ def find_left(
 ) -> None:
     """Write to `is_left` whether a row has values that are not on the grid: 1 or 0.
 
-    Args:
-        code: The code to write to.
-        points: (n, d) rows.
-        start: Index of the first row.
-        count: Number of rows, at least one.
-        grid: (d padded to a multiple of 8,) float64 factors that make values on the grid integers.
-        is_left: (n,) uint8.
+    The arguments are those of `add_squares`.
     """
     builder, vector = code.builder, ir.VectorType(grid.element, OCTET)
     is_double = str(points.element) == "double"
@@ -287,13 +270,12 @@ def add_squares(
         is_left: (n,) uint8, 0 for the rows that are added.
         sums: (products, d padded) float64, overwritten.
     """
-    builder, vector, eight = code.builder, ir.VectorType(grid.element, OCTET), code.size(OCTET)
+    builder, vector = code.builder, ir.VectorType(grid.element, OCTET)
     places = digit_places(np.float64 if str(points.element) == "double" else np.float32)
     pairs = [(i, j) for i in range(len(places)) for j in range(i, len(places))]
-    rest = builder.srem(points.width, eight)
 
-    def octet(number: Value, load: Callable[[Value], Value]) -> None:
-        column = builder.mul(number, eight)
+    def octet(number: Value, load: Load, _: Sequence[Value]) -> list[Value]:
+        column = builder.mul(number, code.size(OCTET))
         factors = code.load(code.at(grid.first, column), vector)
 
         def step(place: Value, totals: Sequence[Value]) -> list[Value]:
@@ -301,7 +283,7 @@ def add_squares(
             is_added = builder.icmp_unsigned(
                 "==", builder.load(code.at(is_left.first, row)), ir.IntType(8)(0)
             )
-            x = load(code.cell(points, row, column))
+            x = load(code.cell(points, row, column), vector)
             scaled = builder.select(is_added, builder.fmul(x, factors), zero(vector))
             digits = []
             for exponent in places:
@@ -315,17 +297,9 @@ def add_squares(
         totals = code.loop(count, [zero(vector)] * len(pairs), step)
         for product, total in enumerate(totals):
             code.store(total, code.cell(sums, code.size(product), column))
-
-    octets = builder.sdiv(points.width, eight)
-
-    def whole(number: Value, _: Sequence[Value]) -> list[Value]:
-        octet(number, lambda place: code.load(place, vector))
         return []
 
-    with builder.if_then(builder.icmp_signed(">", octets, code.size(0))):
-        code.loop(octets, [], whole)
-    with builder.if_then(builder.icmp_signed(">", rest, code.size(0))):
-        octet(octets, lambda place: code.load_first(place, rest, vector))
+    code.in_vectors(points.width, OCTET, [], octet)
 
 
 def is_any(code: Code, found: Value) -> Value:
@@ -341,27 +315,14 @@ def over_octets(
     step: Callable[[Value, Value, Sequence[Value]], list[Value]],
     *, has_last: bool = False,
 ) -> list[Value]:  # fmt: skip
-    """Write a loop over a row in groups of eight columns, and return the values after it.
+    """Write a loop over a row in groups of eight columns, as `Code.in_vectors` does.
 
-    The columns after the last whole group are loaded with a mask; lanes after the end of the row
-    are zero. `step` gets the float64 values, their first column, and the values before. With
-    `has_last` there is always a last group, which may be empty: of zeros alone.
+    `step` gets the float64 values, their first column, and the values before.
     """
-    builder, vector, eight = code.builder, ir.VectorType(ir.DoubleType(), OCTET), code.size(OCTET)
-    octets, rest = builder.sdiv(points.width, eight), builder.srem(points.width, eight)
-    has_octets, has_rest = (builder.icmp_signed(">", part, code.size(0)) for part in (octets, rest))
+    vector = ir.VectorType(ir.DoubleType(), OCTET)
 
-    def whole(values: Sequence[Value]) -> list[Value]:
-        def one(number: Value, values: Sequence[Value]) -> list[Value]:
-            column = builder.mul(number, eight)
-            return step(code.load(code.cell(points, row, column), vector), column, values)
+    def octet(number: Value, load: Load, values: Sequence[Value]) -> list[Value]:
+        column = code.builder.mul(number, code.size(OCTET))
+        return step(load(code.cell(points, row, column), vector), column, values)
 
-        # `Code.loop` needs at least one iteration: a row without a whole group skips it.
-        return code.loop(octets, values, one)
-
-    def last(values: Sequence[Value]) -> list[Value]:
-        column = builder.mul(octets, eight)
-        return step(code.load_first(code.cell(points, row, column), rest, vector), column, values)
-
-    values = code.change_if(has_octets, whole, initial)
-    return list(last(values)) if has_last else code.change_if(has_rest, last, values)
+    return code.in_vectors(points.width, OCTET, initial, octet, has_last=has_last)

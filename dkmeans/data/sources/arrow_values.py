@@ -64,9 +64,7 @@ def without_extension(kind: pa.DataType) -> pa.DataType:
 def list_width(kind: pa.DataType, pieces: Iterator[pa.RecordBatch]) -> int:
     """Return the number of values in a row of a column: for lists, the length of the first list.
 
-    Args:
-        kind: Type of the column.
-        pieces: Rows of the column, which are read only if the type does not say the length.
+    Rows of the column are read only if its type does not say the length.
     """
     if not is_list(kind):
         return 1
@@ -136,13 +134,7 @@ def hold_no_numbers(
     name: str,
     remedy: str = "name the columns to use, or give feature_columns",
 ) -> InvalidType:
-    """Return the error for columns that cannot be parts of rows.
-
-    Args:
-        columns: Name and type of each column.
-        name: Name of the table.
-        remedy: What to do.
-    """
+    """Return the error for columns, as names and types, that cannot be parts of rows."""
     shown = ", ".join(f"{column!r} ({kind})" for column, kind in columns)
     return InvalidType(f"columns {shown} of {name} hold no numbers; {remedy}")
 
@@ -229,13 +221,7 @@ def values_of(
 ) -> pa.Array:
     """Return a column's values, row after row; refuse lists of wrong length and missing values.
 
-    Args:
-        values: The column of some rows.
-        column: Name of the column.
-        width: Number of values that each row must have.
-        first: Number of the first row, for messages.
-        name: Name of the table, for messages.
-        has_gaps: True if single values may be missing.
+    With `has_gaps` single values may be missing.
 
     Raises:
         InvalidData: a list has another length or no values, a value is missing, or a decimal of a

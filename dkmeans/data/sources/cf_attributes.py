@@ -53,13 +53,7 @@ def missing_values(array: Any) -> tuple[Any, ...]:
 
 
 def refuse_missing(rows: NDArray[Any], missing: tuple[Any, ...], first: int, name: str) -> None:
-    """Refuse rows in which a value stands for a missing one.
-
-    Args:
-        rows: The rows as stored, (n, d).
-        missing: Result of `missing_values`.
-        first: Number of the first row, for the message.
-        name: Name of the array, for the message.
+    """Refuse stored rows, (n, d), in which a value stands for a missing one (`missing_values`).
 
     Raises:
         InvalidData: a value is missing.

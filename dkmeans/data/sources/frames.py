@@ -217,12 +217,6 @@ def _stacked(
 def _check_finite(rows: NDArray[Any], schema: RowSchema, first: int, name: str) -> None:
     """Refuse rows with a value that is not finite, by the name of its column.
 
-    Args:
-        rows: The rows.
-        schema: Columns of the rows.
-        first: Number of the first row, for messages.
-        name: Name of the table, for messages.
-
     Raises:
         InvalidData: a value is not finite.
     """
@@ -269,12 +263,7 @@ def _stacked_partition(
 
 
 def partition_name(name: str, partition_info: dict[str, Any] | None) -> str:
-    """Return the name of a partition of the data frame `name`, for messages.
-
-    Args:
-        name: Name of the data frame.
-        partition_info: What Dask says of the partition; None where it says nothing.
-    """
+    """Return the name of a partition of the data frame `name`, with its number if Dask gives it."""
     which = "a partition" if partition_info is None else f"partition {partition_info['number']}"
     return f"{which} of {name}"
 
@@ -315,11 +304,6 @@ def arrays_of(frame: Any, keys: Sequence[str], name: str) -> dict[str, Any]:
     """Return some columns of a data frame as arrays by name, of numbers or words, with gaps.
 
     The columns of a Dask data frame are Dask arrays of unknown numbers of rows.
-
-    Args:
-        frame: The data frame.
-        keys: Names of the columns.
-        name: Name of the data frame, for messages.
 
     Raises:
         InvalidType: Arrow cannot read the columns.

@@ -7,6 +7,7 @@ value. A column is one of integers if all its values are, else one of words, as 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -45,16 +46,13 @@ def folder_columns(root: str, paths: Sequence[str]) -> FolderColumns:
         for name, text in each.items():
             found.setdefault(name, set()).add(text)
     kinds = {name: _kind_of(values) for name, values in found.items()}
-    # Very many files may be in one folder: they share their values.
-    shared: dict[tuple[str | None, ...], FolderValues] = {}
-    for each in texts:
-        of_folder = tuple(each.get(name) for name in kinds)
-        if of_folder not in shared:
-            pairs = zip(kinds.items(), of_folder, strict=True)
-            shared[of_folder] = tuple(
-                (name, pa.scalar(text, pa.string()).cast(kind)) for (name, kind), text in pairs
-            )
-    return FolderColumns(kinds, [shared[tuple(map(each.get, kinds))] for each in texts])
+
+    @cache  # very many files may be in one folder: they share their values
+    def typed(*texts: str | None) -> FolderValues:
+        pairs = zip(kinds.items(), texts, strict=True)
+        return tuple((n, pa.scalar(text, pa.string()).cast(kind)) for (n, kind), text in pairs)
+
+    return FolderColumns(kinds, [typed(*map(each.get, kinds)) for each in texts])
 
 
 def folder_names(path: str) -> frozenset[str]:

@@ -40,12 +40,7 @@ def selected(array: Any, columns: Names) -> Any:
 
 
 def variables_of(dataset: Any, keys: Sequence[str], name: str) -> dict[str, Any]:
-    """Return some variables of a dataset as 1-D arrays by name.
-
-    Args:
-        dataset: The `Dataset`.
-        keys: Names of the variables.
-        name: Name of the dataset, for messages.
+    """Return some variables of a dataset of xarray as 1-D arrays by name.
 
     Raises:
         InvalidData: the variables do not have one dimension, the same for all.

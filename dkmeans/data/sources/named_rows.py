@@ -260,10 +260,6 @@ class Selector:
     def select(self, schema: pa.Schema, name: str) -> Selection:
         """Return the columns and rows to read of a file.
 
-        Args:
-            schema: Columns of the file.
-            name: Address of the file.
-
         Raises:
             Invalid: a column is missing or cannot be compared, or all are an index.
             InvalidType: one of the named columns cannot be read; or, if none are named, no column
@@ -402,10 +398,6 @@ def grouped(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:
     """Yield the numbers of consecutive row groups that together form a chunk.
 
     A chunk has at most `target` rows unless it is a single, larger row group.
-
-    Args:
-        sizes: Number of rows of each row group.
-        target: Number of rows that a chunk should have at most.
     """
     run: list[int] = []
     for number, size in enumerate(sizes):

@@ -146,22 +146,13 @@ class _Header(NamedTuple):
         return f"shape {self.shape} of {self.dtype}{order}"
 
 
-@lru_cache
-def _header_of(data: bytes) -> _Header:
-    """Return the header that these bytes are. Equal headers of many reads are parsed once.
+def _read_header(data: bytes) -> _Header:
+    """Return the header with which the bytes of an .npy file begin.
 
     Raises:
-        ValueError: they are not one.
+        ValueError: they begin with none.
     """
-    return _read_header(BytesIO(data))
-
-
-def _read_header(file: BytesIO) -> _Header:
-    """Return the header of an .npy file.
-
-    Raises:
-        ValueError: it is not one.
-    """
+    file = BytesIO(data)
     version = np.lib.format.read_magic(file)
     # NumPy has no public reader for version (3, 0); its header differs from that of (2, 0) in the
     # encoding of field names only, and a table of numbers has no fields.
@@ -182,6 +173,10 @@ def _read_header(file: BytesIO) -> _Header:
     return _Header(shape, dtype, is_fortran, file.tell())
 
 
+# Equal headers of many reads are parsed once.
+_header_of = lru_cache(_read_header)
+
+
 def _remedy(header: _Header) -> str:
     """Return what to save instead of the array of this header, if that is plain."""
     if header.dtype.kind == "V" and not header.dtype.fields:
@@ -193,9 +188,7 @@ def _remedy(header: _Header) -> str:
 def from_npy_file(address: str, *, allow_1d: bool = False) -> Cut:
     """Return a function that cuts an .npy file into chunks. Its header is read now.
 
-    Args:
-        address: Path or URL of the file.
-        allow_1d: True if a 1-D array is accepted, as a table of one column.
+    With `allow_1d` a 1-D array is accepted, as a table of one column.
 
     Raises:
         InvalidData: the file cannot be read, is not an .npy file, or is not a 2-D array in C order.
@@ -203,7 +196,7 @@ def from_npy_file(address: str, *, allow_1d: bool = False) -> Cut:
     fs, path = filesystem(address)
     try:
         size = fs.size(path)
-        start = BytesIO(fs.cat_file(path, start=0, end=_HEADER_BYTES) if size else b"")
+        start = bytes(fs.cat_file(path, start=0, end=_HEADER_BYTES)) if size else b""
     except OSError as error:
         raise InvalidData(f"{address} must be an .npy file, and cannot be read: {error}") from error
     except BaseError as error:

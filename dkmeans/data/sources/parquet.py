@@ -263,12 +263,7 @@ def _requests_at(
     """Return a request for each file at an address that may have rows to read.
 
     A request returns the file, or None if it has no such rows. Errors are those of
-    `from_parquet_files`.
-
-    Args:
-        address: Path or URL of the file or folder.
-        selector: Returns what selects the columns and rows of files whose folders name columns of
-            these types.
+    `from_parquet_files`. `selector` is called with the types of the columns that folders name.
     """
     fs, root = filesystem(address)
     found = _asked(address, address, lambda: list_parquet_files(fs, root, address))
@@ -285,12 +280,7 @@ def _requests_at(
 
 
 def _asked(name: str, address: str, request: Callable[[], T]) -> T:
-    """Return the result of a request, with retries; errors name the file.
-
-    Args:
-        name: Address of the file.
-        address: Address that the user gave.
-        request: The function to call.
+    """Return the result of a request, with retries; errors name the file, or the user's address.
 
     Raises:
         InvalidData: nothing is there, or it cannot be read.
@@ -314,15 +304,7 @@ def _asked(name: str, address: str, request: Callable[[], T]) -> T:
 def _of_file(
     footers: Footers, file: StoredFile, name: str, selector: Selector, values: FolderValues
 ) -> _File | None:
-    """Return one file; None if no rows are to be read.
-
-    Args:
-        footers: Footers of the files.
-        file: The file.
-        name: Address of the file.
-        selector: Selects the columns and rows.
-        values: Columns that the folder of the file names.
-    """
+    """Return one file, with the columns that its folder names; None if no rows are to be read."""
     footer = footers.read(file)
     chosen, sizes = selector.select(footer.schema, name), footer.sizes
     if not sum(sizes):
@@ -352,10 +334,6 @@ def _matches(table: ParquetRows, footer: Footer) -> list[int]:
     """Return the number of rows of each row group that meet the filter of a table.
 
     A row group is read if its statistics do not decide the filter.
-
-    Args:
-        table: The file.
-        footer: The footer of the file.
     """
     condition, schema, sizes = table.condition, footer.schema, footer.sizes
     if condition is None:

@@ -60,11 +60,6 @@ def list_parquet_files(fs: Any, root: str, address: str) -> list[StoredFile]:
     Files and folders whose name begins with `.` or `_` are left out: Spark and Hive put metadata
     and unfinished files there. A `_` with a `=` behind it is a folder of one value of a column.
 
-    Args:
-        fs: The fsspec file system.
-        root: Path in the file system.
-        address: Address of `root`, for messages.
-
     Raises:
         FileNotFoundError: nothing is at `root`.
         InvalidData: there is no Parquet file, a folder cannot be listed, or `root` is in a table of

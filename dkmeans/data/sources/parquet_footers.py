@@ -49,11 +49,9 @@ class Footer:
     @property
     def fragment(self) -> ds.ParquetFileFragment:
         """The footer as Arrow compares it with filters. Its rows cannot be read."""
-        return (
-            _format().make_fragment(pa.py_buffer(self.end))
-            if isinstance(self.end, bytes)
-            else self.end
-        )
+        if isinstance(self.end, bytes):
+            return _format().make_fragment(pa.py_buffer(self.end))
+        return self.end
 
 
 @dataclass(frozen=True)
@@ -70,13 +68,10 @@ class Footers:
 
     @classmethod
     def below(cls, fs: Any, root: str, files: Sequence[StoredFile]) -> Footers:
-        """Return the footers of the files below a folder, or of a single file.
+        """Return the footers of the listed files below a folder, or of a single file.
 
-        Args:
-            fs: The fsspec file system.
-            root: Path of the folder or file.
-            files: The files, as the folder lists them. Those that `_metadata` does not name are
-                read one by one, and others that it names are no longer there.
+        Files that `_metadata` does not name are read one by one, and others that it names are no
+        longer there.
         """
         # A request for `_metadata` pays where it saves several.
         if len(files) < 2 or files[0].path == root:

@@ -81,8 +81,7 @@ class RowFilter:
     def typed(self, kinds: Mapping[str, pa.DataType]) -> RowFilter:
         """Return the filter with text as a value of its column's type, such as a number or a date.
 
-        Args:
-            kinds: Types of columns by name. Terms of other columns stay as they are.
+        Terms of columns that have no type in `kinds` stay as they are.
 
         Raises:
             Invalid: a column cannot be compared with a value.
@@ -97,10 +96,6 @@ class RowFilter:
     def check_columns(self, names: Collection[str], name: str) -> None:
         """Refuse to filter by other columns than those of a file.
 
-        Args:
-            names: Names of the columns.
-            name: Address of the file.
-
         Raises:
             Invalid: a column is missing.
         """
@@ -112,9 +107,6 @@ class RowFilter:
         """Return a typed filter without the terms of columns whose value is known for all rows.
 
         Alternatives with a known term that does not hold are left out.
-
-        Args:
-            values: The value that each of these columns has in all rows.
         """
         alternatives = []
         for terms in self.alternatives:
@@ -138,10 +130,7 @@ def groups_by_statistics(
 ) -> tuple[list[int], list[int]]:
     """Return the numbers of the row groups that must be read for a filter, by their statistics.
 
-    Args:
-        condition: The filter, typed, which holds neither always nor never.
-        fragment: The file.
-        schema: Names and types of its columns.
+    The filter must be typed, and hold neither always nor never.
 
     Returns:
         The row groups that may have rows that meet the filter; and those of them that may also have

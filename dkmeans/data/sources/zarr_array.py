@@ -219,13 +219,9 @@ def _stored_layout(file: str, content: bytes) -> _Layout | None:
 
 
 def from_zarr_array(array: zarr.Array[Any], name: str) -> Cut:
-    """Return a function that cuts a Zarr array into chunks.
+    """Return a function that cuts a Zarr array of one or two dimensions into chunks.
 
     A warning says how many of the array's chunks are not stored.
-
-    Args:
-        array: The array, of one or two dimensions.
-        name: Name of the array, for messages.
 
     Raises:
         InvalidData: the array's attributes say that its numbers are packed.

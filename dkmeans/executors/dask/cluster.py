@@ -138,13 +138,15 @@ class Cluster:
             Invalid: workers have died while they ran a task, for lack of memory.
             InvalidData: rows were lost with their workers, and cannot be computed again.
         """
+        from distributed import KilledWorker  # noqa: PLC0415 there is a client
+
         try:
             if self.client.status != "running":
                 raise CancelledError(f"the client is {self.client.status}")
             yield
         except (Invalid, Outage):
             raise
-        except _killed_error() as error:
+        except KilledWorker as error:
             raise Invalid(
                 f"memory of the workers must suffice for their chunks: {first_line(error)}. See "
                 "their logs; give them more memory or fewer threads, or write the rows in smaller "
@@ -170,12 +172,7 @@ class Cluster:
         others: Iterable[Any] = (),
         usual_seconds: float = math.inf,
     ) -> list[Any]:
-        """Return the tasks' results, waiting for the tasks as `wait_for` does.
-
-        Args:
-            futures: The tasks.
-            others: Tasks that these tasks depend on.
-            usual_seconds: Time that such tasks have taken before.
+        """Return the tasks' results, waiting for the tasks as `wait_for` does, with its arguments.
 
         Raises:
             StrandedError, Outage: as `wait_for` does.
@@ -415,12 +412,3 @@ def lost_errors() -> tuple[type[Exception], ...]:
     from distributed.scheduler import NoValidWorkerError  # noqa: PLC0415
 
     return CancelledError, CommClosedError, NoValidWorkerError
-
-
-@cache
-def _killed_error() -> type[Exception]:
-    """Return the error that Dask raises for a task during which several workers have died."""
-    from distributed import KilledWorker  # noqa: PLC0415
-
-    killed: type[Exception] = KilledWorker
-    return killed

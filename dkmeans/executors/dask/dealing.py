@@ -122,14 +122,9 @@ class Dealing:
         # Time of the last iteration, and the longest time of a worker in it.
         self._seconds = self._work_seconds = math.inf
         # `_seconds` when the present iteration was dealt, if both are of one kind; else infinity.
-        self._usual_seconds = math.inf
+        self.usual_seconds = math.inf
         # Function and number of chunks of the last iteration.
         self._kind: tuple[Any, ...] = ()
-
-    @property
-    def usual_seconds(self) -> float:
-        """Time of the iteration before, if it was of the same kind; else infinity."""
-        return self._usual_seconds
 
     @property
     def can_call(self) -> bool:
@@ -161,15 +156,9 @@ class Dealing:
         batches: Sequence[Batch],
         threads: Mapping[str | None, int],
     ) -> Iteration:
-        """Return the shares of the last iteration if they fit the new one, else new shares.
-
-        Args:
-            function: The function of a chunk and a value.
-            batches: The batches.
-            threads: Number of threads of each worker.
-        """
+        """Return the shares of the last iteration if they fit the new one, else new shares."""
         kind = function, sum(map(len, batches))
-        self._usual_seconds = self._seconds if kind == self._kind else math.inf
+        self.usual_seconds = self._seconds if kind == self._kind else math.inf
         self._kind = kind
         work, last = (function, tuple(map(ref, batches))), self._last
         owners: Mapping[str | None, int] = threads

@@ -22,7 +22,7 @@ from weakref import ref
 import numpy as np
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.cache import CacheBudget, cache_budget, row_cache
+from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.chunks import LoadedChunk, Source
 from dkmeans.data.sources.dask_array import DaskRows
 from dkmeans.data.sources.memory import ShippedRows
@@ -146,10 +146,7 @@ def apply(
     prepare_worker()
     (chunk,) = _with_arrays(chunks, arrays)
 
-    def load_and_apply() -> R:
-        return function(chunk.loaded(), value)
-
-    return _run(_this_worker(), reading, load_and_apply)
+    return _run(_this_worker(), reading, lambda: function(chunk.loaded(), value))
 
 
 def reduce_share(
@@ -296,10 +293,8 @@ def _run(worker: Any, reading: ReadContext, function: Callable[..., R], *argumen
     return result
 
 
-@lru_cache(maxsize=16)
-def _budget(fit: str, cache: str, limit: int | None) -> CacheBudget:
-    """Return the budget of a fit in this process, computed once before its first rows are read."""
-    return budget_for(fit, cache, limit)
+# The budget of a fit in this process is computed once, before its first rows are read.
+_budget = lru_cache(maxsize=16)(budget_for)
 
 
 def _with_arrays(chunks: Batch, arrays: Sequence[Any]) -> Batch:

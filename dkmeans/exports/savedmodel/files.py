@@ -37,10 +37,7 @@ def files(
 ) -> dict[str, bytes]:
     """Return the files of a SavedModel by their names in its directory, `saved_model.pb` last.
 
-    Args:
-        checkpoint: The model.
-        receivers: The inputs of each mode to export.
-        as_text: Write the graphs as text, `saved_model.pbtxt`.
+    There is a graph for each mode of `receivers`; `as_text` in `saved_model.pbtxt`.
 
     Raises:
         InvalidData: the inputs do not have as many columns as the model.

@@ -216,12 +216,7 @@ def _products(graph: Graph, rows: str, centers: str) -> str:
 
 
 def add_variable(graph: Graph, name: str, value: Any) -> tuple[str, bytes]:
-    """Add a variable whose value is loaded from a file.
-
-    Args:
-        graph: The graph.
-        name: Name of the variable.
-        value: An array or scalar. Only its shape and dtype are used.
+    """Add a variable with the shape and the dtype of a value, which is loaded from a file.
 
     Returns:
         Name of the result that holds the value, and the serialized definition of the variable.
@@ -249,11 +244,8 @@ def add_variable(graph: Graph, name: str, value: Any) -> tuple[str, bytes]:
 def add_saver(graph: Graph, variables: Sequence[tuple[str, str, Any]]) -> None:
     """Add the nodes that load and save variables: `save/restore` and `save/saved`.
 
-    `save/filename` takes the path of the variables.
-
-    Args:
-        graph: The graph.
-        variables: For each variable its name, the result that holds its value, and its dtype.
+    `save/filename` takes the path of the variables. Each variable is given as its name, the result
+    that holds its value, and its dtype.
     """
     names, values, dtypes = zip(*variables, strict=True)
     # A default: loaders feed the path of the variables in its place.

@@ -113,9 +113,6 @@ class AddedArrays(ZarrGroup):
     def _check_group(self, names: Sequence[str]) -> None:
         """Refuse to add arrays where there is no group, or where it has others of these names.
 
-        Args:
-            names: Names that must not be taken by arrays of others.
-
         Raises:
             Invalid: there is no group of Zarr 3, or an array has one of the names.
         """

@@ -20,10 +20,6 @@ Destination: TypeAlias = ZarrGroup | ParquetFolder
 def check_address(address: str, partition_by: str) -> None:
     """Refuse an address that names no destination, or not the one that `partition_by` needs.
 
-    Args:
-        address: As in `destination_for`.
-        partition_by: `cluster_index` for a folder for each cluster; empty for none.
-
     Raises:
         Invalid: the ending is unknown; or `partition_by` is another name, or comes with another
             ending than that of Parquet.
@@ -39,12 +35,7 @@ def check_address(address: str, partition_by: str) -> None:
 
 
 def destination_for(address: str, prediction: Prediction) -> Destination:
-    """Return the destination that an address names.
-
-    Args:
-        address: Path or URL that ends in `.zarr` or `.parquet`, or `store.zarr::group`.
-        prediction: The prediction to write.
-    """
+    """Return the destination that an address names, which `check_address` has accepted."""
     if _is_added(address):
         store, group = split(address)
         whole = "/".join(filter(None, (store, group)))

@@ -23,10 +23,6 @@ def check_new(address: str, identity_file: str) -> None:
 
     A driver that is killed while it writes the first identity leaves such a file.
 
-    Args:
-        address: Path or URL of the folder.
-        identity_file: Name of the file with the identity.
-
     Raises:
         Invalid: the folder holds something else.
     """
@@ -46,10 +42,6 @@ def holds_only(address: str, identity_file: str, names: Container[str]) -> bool:
 
 def check_replaceable(address: str, is_own: Callable[[str], bool]) -> None:
     """Refuse to replace predictions in a folder with files of somebody else.
-
-    Args:
-        address: Path or URL of the folder.
-        is_own: Returns True for names that predictions have.
 
     Raises:
         Invalid: the folder holds other names.

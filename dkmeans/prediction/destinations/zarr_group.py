@@ -104,9 +104,7 @@ class ZarrGroup:
     def create_array(self, name: str, dimensions: tuple[str, ...] | None) -> None:
         """Create the array of a result, without rows.
 
-        Args:
-            name: Name of the result.
-            dimensions: Names of its dimensions, without which xarray opens no array; None for none.
+        Without names of dimensions, xarray opens no array.
         """
         about = self.prediction
         width, dtype = form_of(name, about.num_clusters, about.top)
