@@ -1,8 +1,8 @@
 """Display of progress for people: one live line where a person looks, lines of text elsewhere.
 
 The estimator shows a call with `shown` if `RunConfig.progress` asks for it, and the jobs attach the
-same handlers for as long as they run. All of them take their text and numbers from the log records
-of `report` (docs/decisions/003). A display that fails is dropped: it never ends a call.
+same handlers for as long as they run. All of them show the library's log records; progress is in
+those of `report` (docs/decisions/003). A display that fails is dropped: it never ends a call.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from dkmeans.report import Progress, RowProgress, progress_of
 
 logger = logging.getLogger("dkmeans")
 
-# Without a person who looks, progress is logged at most this often.
+# Without a live line, progress is written about this often.
 _LINE_INTERVAL_SECONDS = 10.0
 # A live line changes at most this often: iterations may take less than a millisecond.
 _LIVE_INTERVAL_SECONDS = 0.2
 _HOUR_SECONDS = 3600
-# What lasts longer than this before the first progress is shown with its time.
+# From this time after a message on, until progress comes, the time since the message is shown.
 _LONG_SECONDS = 2
 # Colors of messages.
 _STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
@@ -125,7 +125,7 @@ class TextHandler(_Display):
 
 
 class _Terminal:
-    """A terminal, or another place that standard error is shown in."""
+    """A terminal on which standard error is shown."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -242,8 +242,8 @@ def curve(values: Collection[float]) -> str:
 @contextmanager
 def live_on_terminal(console: Console) -> Iterator[LiveHandler]:
     """Yield a handler that shows a live line on a terminal until the block ends."""
-    # `transient`: the line is removed at the end, where the handler has printed it.
-    # Standard output may be a pipe, and the console would write it to the terminal.
+    # `transient`: the live line is removed at the end, as the handler prints the last progress.
+    # `redirect_stdout`: rich would send standard output, which may be a pipe, to the terminal.
     live = Live(console=console, transient=True, redirect_stdout=False)
     is_unicode = console.encoding.lower().startswith("utf")
     handler = LiveHandler(_Terminal(live), with_curve=is_unicode)
@@ -259,8 +259,19 @@ def live_on_terminal(console: Console) -> Iterator[LiveHandler]:
 
 @contextmanager
 def attached(*handlers: logging.Handler) -> Iterator[None]:
-    """Send every record of the library to these handlers alone, until the block ends."""
-    level, propagate = logger.level, logger.propagate
+    """Send every record of the library to these handlers, until the block ends.
+
+    Handlers of the root logger get none; others of the library's logger get what they get without
+    this.
+    """
+    level, propagate, others = logger.level, logger.propagate, list(logger.handlers)
+    lowest = logger.getEffectiveLevel()
+
+    def is_theirs(record: logging.LogRecord) -> bool:
+        return record.levelno >= lowest
+
+    for handler in others:
+        handler.addFilter(is_theirs)
     # Most iterations are records of level DEBUG; the handlers select among them.
     logger.setLevel(logging.DEBUG)
     # Handlers of the root logger would write each record a second time.
@@ -272,6 +283,8 @@ def attached(*handlers: logging.Handler) -> Iterator[None]:
     finally:
         for handler in handlers:
             logger.removeHandler(handler)
+        for handler in others:
+            handler.removeFilter(is_theirs)
         logger.setLevel(level)
         logger.propagate = propagate
 

@@ -53,7 +53,8 @@ _LARGE_SUMS = 2**20
 _SUMS_AT_ONCE = 2**13
 # Number of sums that are copied at a time: a small part of the sums of large centers.
 _PIECE_SUMS = 2**17
-# Planes up to this number are divided in float64; sums with others, as fractions.
+# Planes from minus this number to this number are divided in float64; sums with values in other
+# planes, as integers.
 FAST_PLANES = 4
 # The rounding of a mean is unsure this close to the middle between two float64, relative to half of
 # their distance: far more than the error of a sum as a pair, and of its quotient.
@@ -126,7 +127,7 @@ class ExactSums:
         return total
 
     def plus_in_place(self, other: ExactSums) -> ExactSums:
-        """Return the sums in the memory of these, which nothing else uses."""
+        """Return the sum of these sums and others, in the memory of these: nothing else uses it."""
         if not self._has_grid_of(other):
             return self._plus_on_a_finer_grid(other, dict(self.planes))
         planes = dict(self.planes)
@@ -160,10 +161,10 @@ class ExactSums:
         return replace(self, planes={m: plane.copy() for m, plane in self.planes.items()})
 
     def compacted(self) -> ExactSums:
-        """Return the same sums in writable planes, with `few` added to the planes.
+        """Return the same sums in writable planes, with `few` added to planes that are not large.
 
         The planes are those of these sums, or copies if one is read-only, as received arrays may
-        be. `few` is not added to large planes.
+        be.
         """
         if not all(plane.flags.writeable for plane in self.planes.values()):
             return self.copied().compacted()
@@ -178,6 +179,7 @@ class ExactSums:
         return self if self.few is None else self._with(self.few)
 
     def _with(self, few: FewValues) -> ExactSums:
+        """Return copies of the planes with values added. The `few` of these sums is ignored."""
         planes = {m: plane.copy() for m, plane in self.planes.items()}
         _scatter(planes, few)
         return ExactSums(self.grid, _carried(planes))
@@ -274,7 +276,7 @@ class ExactSums:
     def means_by_pairs(
         self, weights: ExactSums, some: Elements | EllipsisType
     ) -> tuple[FloatArray, BoolArray]:
-        """Return some or all means by float64 arithmetic, and a mask of those surely well rounded.
+        """Return some or all means by float64 arithmetic; a mask: True if surely correctly rounded.
 
         The results are (m,) for m elements, (k, d) for all.
         """
@@ -331,7 +333,7 @@ class ExactSums:
         return plane.astype(np.float64), is_whole
 
     def terms(self, cluster: int) -> list[float]:
-        """Return float64 numbers that add up exactly to a cluster's sum, of sums of one column."""
+        """Return float64 numbers that add up exactly to a cluster's sum in column 0."""
         left, found = self.exact(cluster, 0), []
         largest = Fraction(np.finfo(np.float64).max)
         while left:
@@ -353,7 +355,7 @@ class ExactSums:
         return values.astype(np.int64) if is_whole.all() else values
 
     def blocks(self) -> Iterator[slice]:
-        """Yield slices of clusters, of as many sums as the cache holds with temporary arrays."""
+        """Yield slices of clusters: their sums and temporary arrays fit the second-level cache."""
         return slices(*self.shape, _SUMS_AT_ONCE)
 
     def pieces(self) -> Iterator[tuple[slice, ExactSums]]:
@@ -390,20 +392,20 @@ class ExactSums:
         return ExactTotal(units)
 
     def gathered(self, order: IndexArray, starts: IndexArray) -> ExactSums:
-        """Return the sums of groups of rows: each group becomes one row.
+        """Return the sums of groups along the first axis of (k, d): each group becomes one element.
 
         Args:
-            order: (n,) rows of these sums, group by group.
-            starts: (g,) place of the first row of each group in `order`.
+            order: (n,) places on that axis, group by group.
+            starts: (g,) where each group begins in `order`.
         """
-        of_rows = self.in_planes().planes.items()
+        items = self.in_planes().planes.items()
         if not len(starts):
-            return ExactSums(self.grid, {m: plane[:0] for m, plane in of_rows})
-        planes = {m: np.add.reduceat(plane[order], starts, axis=0) for m, plane in of_rows}
+            return ExactSums(self.grid, {m: plane[:0] for m, plane in items})
+        planes = {m: np.add.reduceat(plane[order], starts, axis=0) for m, plane in items}
         return ExactSums(self.grid, _carried(planes))
 
     def followed_by(self, other: ExactSums) -> ExactSums:
-        """Return the rows of these sums, and after them those of others."""
+        """Return these sums and others, one after the other along the first axis."""
         grid = Grid(np.minimum(self.grid.exponents, other.grid.exponents))
         upper, lower = self.in_planes().on(grid), other.in_planes().on(grid)
         none = np.zeros(upper.shape, np.int64), np.zeros(lower.shape, np.int64)
@@ -456,7 +458,7 @@ Divide = Callable[[ExactSums, ExactSums], tuple[FloatArray, BoolArray]]
 
 
 def first_column(some: Elements) -> Elements:
-    """Return the elements of column 0 in the rows of some elements."""
+    """Return the elements of column 0 that have the clusters of some elements."""
     return some[0], np.zeros_like(some[1])
 
 
@@ -467,7 +469,7 @@ def where(mask: BoolArray) -> Iterator[Elements]:
 
 
 def in_pieces(some: Elements, size: int = _SUMS_AT_ONCE) -> Iterator[Elements]:
-    """Yield pieces of some elements, by default as many as the cache holds."""
+    """Yield pieces of some elements, by default as many as the second-level cache holds."""
     for start in range(0, len(some[0]), size):
         yield tuple(part[start : start + size] for part in some)
 

@@ -36,7 +36,7 @@ _HELD_PER_THREAD = AHEAD + 2
 # Storage chunks of this size suit disks, object stores and memory alike. Where the library reads
 # larger chunks, on GPUs, larger ones are as good.
 _GOOD_BYTES = 16 * 2**20
-# More names of columns are cut in the log.
+# Largest number of names of columns in a sentence.
 _MOST_NAMES = 8
 # Columns whose variances differ by more than this factor are reported.
 _MOST_TIMES_VARIANCE = 1e4
@@ -81,7 +81,7 @@ class Preflight:
 
     @property
     def cached_share(self) -> float:
-        """Share of the rows that is read only once, because workers cache it or have it."""
+        """Part of the rows that is read only once, as workers cache or have it; 0 if unknown."""
         if not self.is_stored:
             return 1.0
         if self.cache == NONE or not self.bytes:
@@ -132,7 +132,7 @@ def examine(
     largest = int(batch.sizes().max()) * width * dtype.itemsize
     is_stored = any(source.key is not None for source in leaves)
     memory = executor.memory()
-    # Rows are stored in their own dtype, and cut by the sizes that they have there.
+    # Chunks are cut by their size in the stored dtype; decoded they may be larger.
     widening = max(dtype.itemsize / np.dtype(source.dtype).itemsize for source in leaves)
     own = int(target_bytes * max(1.0, widening))
     remarks = tuple(_remarks(leaves, largest, own, batch, memory)) if is_stored else ()
@@ -140,10 +140,10 @@ def examine(
         rows, width, names or (), str(dtype), len(batch), largest, is_stored, memory, cache, remarks
     )
     if cache == MEMORY and found.cached_share < 1:
+        size = "rows of unknown size" if found.bytes is None else f"{readable(found.bytes)} of rows"
         raise Invalid(
-            f"cache must be 'auto' or 'none' for rows that do not fit in memory, got 'memory': "
-            f"{readable(found.bytes or 0)} of rows, and room for {readable(memory.room)} in the "
-            f"memory of {memory}"
+            "cache must be 'auto' or 'none' for rows that do not fit in memory, got 'memory': "
+            f"{size}, and room for {readable(memory.room)} in the memory of {memory}"
         )
     return found
 
@@ -165,8 +165,8 @@ def _remarks(
     Args:
         leaves: The sources.
         largest: Size in bytes of the largest chunk, decoded.
-        own: Size in bytes of the chunks that the library cuts itself. Chunks are larger only where
-            the storage has larger ones; no way of writing the rows makes them smaller.
+        own: Size in bytes of the chunks that the library cuts itself, decoded. Larger chunks come
+            from larger chunks of the storage: only these can be written smaller.
         batch: The batch of the first step.
         memory: Workers, threads and memory of the executor.
     """
@@ -210,9 +210,10 @@ def scale_remarks(batch: Batch, found: Preflight, executor: Executor) -> list[st
 
 
 def center_scale_remarks(centers: FloatArray, names: Names) -> list[str]:
-    """Return the same for the first centers, (k, d), which are rows; nothing for few of them.
+    """Return a sentence on different scales of the columns of the first centers, (k, d), if any.
 
-    Centers that are too small to square are remarked, however few they are.
+    The scales of few centers are not compared. Centers that are too small to square get a sentence
+    however few they are.
     """
     largest = float(np.abs(centers).max())
     if 0 < largest < LEAST_SQUARED:

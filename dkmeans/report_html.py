@@ -21,7 +21,7 @@ from dkmeans.plots import digits_for
 _PALETTE: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
 _PALETTE += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 # Placeholders that `chart_html` replaces: the color of text and lines by the page's text color, and
-# the color behind numbers on the map by the page's background.
+# the color behind the centers' numbers on the map of the rows by the page's background.
 _INK, PAPER = "#010203", "#030201"
 # A heat map does not grow beyond this number of rows or columns.
 _MOST_CELLS = 40

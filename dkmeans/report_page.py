@@ -116,7 +116,7 @@ def write_report(
 
     Args:
         model: The model, as `load` returns it.
-        output: Path or URL of the page. Only an earlier page is replaced.
+        output: Path or URL of the page, which ends in `.html`. Only an earlier page is replaced.
         input_fn: Returns the rows that the clusters are described by; they are read once. None
             describes the model without rows.
 
@@ -143,8 +143,11 @@ def _check_output(address: str) -> None:
     """Refuse to replace a file that is no report, and a place where none can be written.
 
     Raises:
-        Invalid: a folder or another file is at the address, or the disk refuses to write there.
+        Invalid: the address does not end in `.html`, a folder or another file is at it, or the disk
+            refuses to write there.
     """
+    if not address.lower().endswith((".html", ".htm")):
+        raise Invalid(expected("output", "a path or URL that ends in .html", address))
     if storage.is_folder(address):
         raise Invalid(expected("output", "the path or URL of a file, not of a folder", address))
     end, size = storage.read_end(address, len(_END))

@@ -21,8 +21,8 @@ from dkmeans_jobs import ENDING_SIGNALS
 
 logger = logging.getLogger("dkmeans")
 
-# A pod is evicted; a terminal is closed; a batch system warns before a job's time is over (Slurm's
-# --signal). Ctrl-C is not among them: it raises Python's own `KeyboardInterrupt`.
+# The signals of an evicted pod, of a closed terminal, and of a batch system that warns before a
+# job's time is over (Slurm's --signal). SIGINT (Ctrl-C) has a handler of its own.
 _SIGNALS = tuple(
     getattr(signal, name) for name in ENDING_SIGNALS if name != "SIGINT" and hasattr(signal, name)
 )
@@ -51,8 +51,9 @@ class Terminated(KeyboardInterrupt):
 def raise_on_signals() -> Iterator[None]:
     """Raise `Terminated`, or `KeyboardInterrupt` for Ctrl-C, at the first signal in the block.
 
-    Later ones are ignored (Ctrl-C for some seconds), so that the last checkpoint can be saved. A
-    job that takes too long for that is killed by the system with SIGKILL; by a person with SIGQUIT.
+    Later signals are ignored, and later Ctrl-C for some seconds, so that the last checkpoint can be
+    saved. But Ctrl-C after another signal still raises, and another signal after Ctrl-C. A job that
+    takes too long is killed by the system with SIGKILL; by a person with SIGQUIT.
     """
     with _handled(_SIGNALS, _raise_terminated), _handled([signal.SIGINT], _raise_interrupt):
         yield
@@ -123,7 +124,7 @@ def _blocked_for_processes() -> Iterator[None]:
 def _raise_interrupt(number: int, frame: FrameType | None) -> None:
     """Raise `KeyboardInterrupt`; for some seconds further Ctrl-C say that the job is ending.
 
-    Later ones raise it again: Python drops an interrupt that arrives in a destructor.
+    Later ones raise it again: Python drops an interrupt that arrives in a finalizer.
     """
     again_at = time.monotonic() + _ENDING_SECONDS
 
@@ -139,7 +140,7 @@ def _raise_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:
-    """Ignore further signals and raise `Terminated`. The signature is that of a handler."""
+    """Ignore further `_SIGNALS` and raise `Terminated`. The signature is that of a handler."""
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise Terminated(number)

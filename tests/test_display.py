@@ -107,6 +107,27 @@ def test_the_handlers_of_the_user_get_what_they_get_without_a_display(caplog, ca
     assert (library.propagate, library.handlers) == (True, [])
 
 
+def test_a_handler_of_the_user_on_the_logger_of_the_library_gets_no_more_than_before():
+    class Noting(logging.Handler):
+        def __init__(self):
+            super().__init__()
+            self.texts = []
+
+        def emit(self, record):
+            self.texts.append(record.getMessage())
+
+    own = Noting()
+    library.addHandler(own)
+    try:
+        with TextHandler() as handler, attached(handler):
+            library.debug("an iteration")
+            library.warning("a remark")
+        library.warning("after the call")
+    finally:
+        library.removeHandler(own)
+    assert own.texts == ["a remark", "after the call"]
+
+
 def test_a_display_that_fails_ends_no_call():
     class Closed:
         def add(self, text):

@@ -4,7 +4,6 @@ import re
 import shutil
 import warnings
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -230,14 +229,18 @@ def test_only_an_earlier_page_is_replaced_and_that_is_found_before_rows_are_read
     def never():
         raise AssertionError("rows were read")
 
-    (tmp_path / "rows.parquet").write_bytes(b"rows")
-    for taken in (tmp_path / "rows.parquet", Path(model.model_dir) / "checkpoints.json"):
-        before = taken.read_bytes()
-        with pytest.raises(Invalid, match=r"output must be new, or an earlier report, got '.*'"):
-            write_report(model, taken, never)
-        assert taken.read_bytes() == before
+    taken, folder = tmp_path / "rows.html", tmp_path / "folder.html"
+    taken.write_bytes(b"rows")
+    folder.mkdir()
+    with pytest.raises(Invalid, match=r"output must be new, or an earlier report, got '.*'"):
+        write_report(model, taken, never)
+    assert taken.read_bytes() == b"rows"
     with pytest.raises(Invalid, match="the path or URL of a file, not of a folder"):
-        write_report(model, tmp_path, never)
+        write_report(model, folder, never)
+    for name in ("report.pdf", "report"):
+        with pytest.raises(Invalid, match=rf"output must be a .* ends in \.html, got '.*{name}'"):
+            write_report(model, tmp_path / name, never)
+        assert not (tmp_path / name).exists()
     for _ in range(2):
         write_report(model, tmp_path / "r.html")
 
@@ -245,9 +248,10 @@ def test_only_an_earlier_page_is_replaced_and_that_is_found_before_rows_are_read
 def test_a_page_is_the_same_each_time(model, tmp_path):
     weights = np.ones(2000)
     points = np.stack(list(rows().values()), axis=1)
-    for name in ("a", "b"):
-        write_report(model, tmp_path / name, lambda: Dataset.from_array(points, weights))
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    a, b = tmp_path / "a.html", tmp_path / "b.html"
+    for page in (a, b):
+        write_report(model, page, lambda: Dataset.from_array(points, weights))
+    assert a.read_bytes() == b.read_bytes()
 
 
 def test_rows_of_which_all_have_the_weight_zero_are_refused(model, tmp_path):

@@ -35,8 +35,9 @@ def open_latest(
 
     Raises:
         InvalidCheckpoint: the manifest or the latest checkpoint is damaged, or only the manifest is
-            missing. The message names the newest checkpoint that is intact, and how to continue
-            from it.
+            missing: the message names the newest checkpoint that is intact, and how to continue
+            from it. Or they are of another version of dkmeans, or are replaced at each look.
+        Outage: the storage does not answer.
     """
     for _ in range(_MOST_LOOKS):
         manifest = _read_manifest(model_dir)
@@ -165,8 +166,8 @@ def rollback_to(model_dir: str, path: str) -> Rollback | None:
 def _has_lost_manifest(model_dir: str) -> bool:
     """Return whether a directory without a manifest has checkpoints that a manifest has named.
 
-    A driver that is killed in initialization leaves a checkpoint of step 0, which no manifest
-    names.
+    A driver that is killed during its first save may leave a checkpoint of step 0, which no
+    manifest names.
     """
     names = [name for name in _names_in(model_dir) if step_of(name) > 0]
     return _newest_intact(model_dir, names) is not None

@@ -138,7 +138,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive rows of a source, at least one: datasets leave out tables without rows.
+    """Consecutive rows of a source. The chunks of a dataset's batches have at least one row.
 
     As a part of a batch (`batches.Part`) a chunk may span several of the source's own chunks, so
     that a batch of a million chunks is described by a few numbers. The methods `chunks`, `chunk`
@@ -280,13 +280,13 @@ class Chunk:
         """
         source, (key, first, stop) = self.source, self._source_chunk()
         if key is not None:
-            rows = self.stop <= stop and (key, first, stop) in row_cache
+            has_rows = self.stop <= stop and (key, first, stop) in row_cache
         elif isinstance(source, Whole):
-            rows = all(part.is_at_hand for part in source.parts)
-        else:  # a view of row by row
+            has_rows = all(part.is_at_hand for part in source.parts)
+        else:  # rows in memory, or a view that makes each row of the same row of its parts
             low, high = self.start - source.first, self.stop - source.first
-            rows = all(part.cut(low, high).is_at_hand for part in source.parts)
-        return rows and (self.weights is None or self.of_weights().is_at_hand)
+            has_rows = all(part.cut(low, high).is_at_hand for part in source.parts)
+        return has_rows and (self.weights is None or self.of_weights().is_at_hand)
 
     def loaded(self) -> LoadedChunk:
         """Load the chunk: return it with its rows in memory, except rows of weight zero.
@@ -441,8 +441,8 @@ class LoadedChunk:
 
 def _wrong_shape(chunk: Chunk, points: FloatArray, width: int) -> InvalidData:
     return InvalidData(
-        f"{chunk.source.name} must give rows of {counted(width, 'column')}, as the centers have; "
-        f"got an array of shape {points.shape} for {counted(chunk.rows, 'row')}"
+        f"{chunk.source.name} must give rows of {counted(width, 'column')}, got an array of shape "
+        f"{points.shape} for {counted(chunk.rows, 'row')}"
     )
 
 

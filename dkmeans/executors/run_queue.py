@@ -93,7 +93,7 @@ class RunQueue(Generic[V, M]):
         return self._totals
 
     def _add(self, found: list[RunTotal[M]]) -> None:
-        """Add the totals of a run to all others at once: those of all runs need much memory."""
+        """Merge the totals of a run with the others now: a list of all totals needs much memory."""
         with self._lock:
             found += self._totals
             self._totals = merged(sorted(found, key=lambda total: total.run.place), grown)

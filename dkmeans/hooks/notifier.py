@@ -168,7 +168,7 @@ class Notifier:
                 hook.after_run(self._context, SessionRunValues(results))
 
     def end(self) -> None:
-        """Report the end of the call, after the closing checkpoint is saved."""
+        """Report the end of the call: after its closing checkpoint is saved, if there is one."""
         step = self._state.step if self._state else 0
         with self._user_code():
             for listener in self._listeners:
@@ -181,7 +181,7 @@ class Notifier:
     def aborting(self) -> Iterator[None]:
         """Report an error or an interrupt of the body to the hooks, and raise it again.
 
-        Hooks whose `end` was called and returned have no part in an error of another one's `end`.
+        Hooks whose `end` was called and returned are not called again: the call has ended for them.
         """
         try:
             yield
@@ -220,7 +220,7 @@ class Notifier:
             return self.progress
         if plain == "checkpoint_time":
             return self.checkpoint_time
-        # No batch yet, or one without chunks, which is false: there is no loss.
+        # There is no loss before the first batch, and of a batch without chunks (bool() is False).
         if plain in ("loss", "average_loss") and self._loss is not None and self._batch:
             return self._loss if plain == "loss" else self._average_loss
         # `known` has no loss: that exists only after a step.

@@ -25,7 +25,7 @@ from dkmeans.state import FloatArray, IndexArray
 # Rows of a sample: all pairs of them are compared in less than a second.
 SAMPLE_ROWS = 4096
 _SEED = 0
-# A weight that is left is a rounding error below this share of the cluster's weight.
+# A difference of weights below this part of the cluster's weight is a rounding error of zero.
 _ROUNDING = 1e-12
 # Bytes of the distances that are computed at a time.
 _PIECE_BYTES = 2**23

@@ -2,8 +2,8 @@
 
 Each row has a priority w / u, with its weight w and a random value u (`draws.Seed`), and the rows
 of the largest priorities are drawn: priority sampling (Duffield, Lund and Thorup 2007). Only the
-weights are read for that. Rows are numbered among those with a weight, so rows of weight zero
-change no draw.
+weights are read for that. Rows with a weight are those of a weight above zero. Only these are
+numbered, so rows of weight zero change no draw.
 """
 
 from __future__ import annotations

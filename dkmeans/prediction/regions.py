@@ -1,9 +1,9 @@
 """Regions: the rows that one task writes, and the file of the output that holds them.
 
 `output` cuts the rows of a prediction into regions on the driver. Where the input and the output
-are Parquet, a region is a file of the input, or a part of a very large one. The output has a file
-of the same name, so that both can be joined by position, unless a filter leaves out rows. Otherwise
-regions have one size, and are numbered.
+are Parquet, a region is a file of the input, or a part of a very large one. Its file has the name
+of the input's file (that of a part also a number). So both can be joined by position, unless a
+filter leaves out rows of the input. All other regions are numbered, and have one size.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Region(Joined):
     """Rows that one task writes.
 
     A region has no columns, so that an executor loads nothing: `output.write_region` loads the
-    parts one after another. Their rows may be many times the results.
+    parts one after another, because all rows of a region may be much larger than its results.
 
     Attributes:
         file: Name of the file that holds them, below the output; for Zarr, name of the mark.
@@ -82,8 +82,8 @@ def regions_by_file(batch: Batch, rows: int) -> list[Chunk] | None:
     `part-0-00000.parquet`, `part-0-00001.parquet` and so on.
 
     Returns:
-        The regions; None if the rows are not those of Parquet files, each once and in order, or
-        readers of folders would pass over such a name.
+        The regions; None if the rows are not those of Parquet files, each once and in order, or if
+        two regions would get the same name, or one that readers of folders pass over.
     """
     runs = [(file, list(chunks)) for file, chunks in groupby(batch, _parquet_file_of)]
     files = [file for file, _ in runs if file is not None]
@@ -129,7 +129,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _is_visible(name: str) -> bool:
-    """Return whether readers of folders do not pass over a file of this name."""
+    """Return whether readers of folders read a file of this name."""
     hidden = any(each.startswith((".", "_")) for each in name.split("/"))
     return not hidden and is_parquet_name(name)
 

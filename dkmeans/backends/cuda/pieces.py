@@ -22,8 +22,7 @@ from dkmeans.backends.cuda.kernel_device import (
 )
 from dkmeans.state import FloatArray
 
-# Part of a piece's size for the results of one row: nearest center, ratio, margin and places in
-# lists.
+# Size of the results of one scored row: nearest center, ratio, margin and places in lists.
 _RESULT_BYTES = 64
 _FLOAT16_BYTES = 2
 # Size of the factor of a row for cosine.
@@ -36,7 +35,8 @@ class DevicePiece:
 
     Attributes:
         points: (n, d) rows.
-        scales: (n,) float64 factors that scale each row to length one; null if not cosine.
+        scales: (n,) float64 factors that scale each row to length one; null if the distance is not
+            cosine, or if the kernels scale the rows themselves.
     """
 
     points: Any

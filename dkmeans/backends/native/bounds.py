@@ -474,6 +474,6 @@ def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
         scores=np.empty(GROUP, np.float32),
         as_bits=floats.view(np.uint32),
         as_floats=floats,
-        distance_parts=new_distance_parts(),
+        distance_parts=new_distance_parts(width),
         counts=np.zeros(2, np.int64),
     )

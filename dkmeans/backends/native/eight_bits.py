@@ -131,9 +131,9 @@ def score_panel(
         quads: The rows, as `round_rows` writes them.
         steps: (t,) the factor of each row, times that of the centers.
         centers: int32. The bytes of the negative centers: panel by panel, in a panel quad by quad.
-        offsets: (panels * c,) int32. The initial value of a center's products, which cancels the
-            `row_offset`.
-        halves: (panels * c,) float32, the first term of the scores.
+        offsets: int32, one for each center of all panels: the initial value of its products, which
+            cancels the `row_offset`.
+        halves: float32, one for each center of all panels: the first term of its scores.
         panel: Number of the panel.
         num_quads: Number of quads.
         ranked: (m, t) float32, at least two rows: the least score, and the second least.
@@ -143,12 +143,12 @@ def score_panel(
             least scores.
         shape: The shape of the tile.
     """
-    builder, (lanes, count, width) = code.builder, shape[:3]
+    builder, (lanes, count, num_centers) = code.builder, shape[:3]
     integers = ir.VectorType(quads.element, lanes)
-    first = builder.mul(panel, code.size(width))
+    first = builder.mul(panel, code.size(num_centers))
     initial = [
         code.spread(builder.load(code.at(code.at(offsets.first, first), center)), lanes)
-        for center in range(width)
+        for center in range(num_centers)
     ]
 
     def add(row: Value, center: Value, total: Value) -> Value:
@@ -164,13 +164,14 @@ def score_panel(
     products = code.accumulate(
         num_quads,
         row_vectors(code, quads, shape),
-        center_scalars(code, centers, builder.mul(first, num_quads), width),
+        center_scalars(code, centers, builder.mul(first, num_quads), num_centers),
         [offset for offset in initial for _ in range(count)],
         add,
     )
+    first_half = code.at(halves.first, first)
     _rank(
-        code, lambda center, i: products[center][i], steps, code.at(halves.first, first), width,
-        panel, ranked, panels, minima, shape,
+        code, lambda center, i: products[center][i], steps, first_half, num_centers, panel, ranked,
+        panels, minima, shape,
     )  # fmt: skip
 
 
@@ -185,17 +186,17 @@ def rank_products(
     """
     if not shape[3]:
         return
-    builder, (lanes, count, width) = code.builder, shape[:3]
+    builder, (lanes, count, centers) = code.builder, shape[:3]
     stored, integers = scores_of(code, group, products), ir.VectorType(products.element, lanes)
     for number in range(PANELS):
         panel = builder.add(builder.mul(group, code.size(PANELS)), code.size(number))
 
         def product(center: int, i: int, number: int = number) -> Value:
-            place = ((number * width + center) * count + i) * lanes
+            place = ((number * centers + center) * count + i) * lanes
             return code.load(code.at(stored, place), integers)
 
-        first_half = code.at(halves.first, builder.mul(panel, code.size(width)))
-        _rank(code, product, steps, first_half, width, panel, ranked, panels, minima, shape)
+        first_half = code.at(halves.first, builder.mul(panel, code.size(centers)))
+        _rank(code, product, steps, first_half, centers, panel, ranked, panels, minima, shape)
 
 
 def _rank(
@@ -222,7 +223,8 @@ def _rank(
         panel_of_least = code.load(panel_places[0], numbers)
         loser = code.maximum(minimum, least)
         later = code.minimum(loser, second)
-        # Comparisons are false for NaN, which replaces nothing.
+        # Comparisons with NaN are false: the least score stays. The second may become equal to it,
+        # but the bound of a row whose scores may be NaN is infinite (`tiles.begin_ranking`).
         is_least = builder.fcmp_ordered("<", minimum, least)
         if shape[4]:
             panel_of_loser = builder.select(is_least, panel_of_least, this_panel)
@@ -276,10 +278,10 @@ def copy_row(
         code: The code to write to.
         points: (n, d) rows, float32 or float64.
         row: Index of the row.
-        scale: The factor of the row.
+        scale: For cosine the factor that makes the row's length one, else 1.
         shift: (d,) subtracted from the scaled row.
-        lines: (t, d padded) float32, of which a row is overwritten.
-        place: Number of this row.
+        lines: (t, d padded) float32, of which line `place` is overwritten.
+        place: Number of the row in the tile.
         shape: The shape of the tile.
     """
     builder, lanes = code.builder, shape[0]

@@ -1,7 +1,7 @@
 """Exact distances of rows and centers, with the bits of the NumPy backend.
 
-The kernels call these functions for ambiguous rows, and `tile_distances` for rows of many columns.
-Columns are added up in the order in which NumPy adds them up.
+The kernels call these functions for ambiguous rows. Columns are added up in the order in which
+NumPy adds them up. `tile_distances` does the same for eight rows at a time.
 """
 
 from __future__ import annotations
@@ -16,35 +16,40 @@ from dkmeans.distance import SMALLEST_SQUARED_NORM
 from dkmeans.state import FloatArray, IndexArray
 
 # NumPy adds up at most this many elements in eight parallel sums; it halves longer arrays.
-PAIRWISE_BLOCK = 128
-# Entries of the stacks: more than the halvings of a row of any width.
+_PAIRWISE_BLOCK = 128
+# Sums that wait for others: more than the halvings of a row of any width.
 _STACK_DEPTH = 64
 
 
 class DistanceParts(NamedTuple):
-    """Work arrays for one distance: sums over parts of the columns.
+    """Work arrays for the distances of one row or of eight: sums over parts of the columns.
 
     Attributes:
-        octet_sums: (8,) float64. Parallel sums.
-        spans: (64, 3) int64. Spans of columns that are still to be added up: start, stop, depth.
-        span_sums: (64,) float64. Finished sums of spans.
-        span_depths: (64,) int64. Depths of these spans.
+        blocks: (b, 3) int64. The columns in the blocks in which NumPy adds them up: start, stop,
+            and with how many sums before it the sum of a block is then added up.
+        octet_sums: (8,) float64. Parallel sums of one row.
+        block_sums: (64, 8) float64. Sums of blocks that wait for others, as a stack: of eight rows,
+            or of one row in column 0.
     """
 
+    blocks: IndexArray
     octet_sums: FloatArray
-    spans: IndexArray
-    span_sums: FloatArray
-    span_depths: IndexArray
+    block_sums: FloatArray
 
 
-def new_distance_parts() -> DistanceParts:
-    """Return work arrays for rows of any width."""
-    return DistanceParts(
-        octet_sums=np.empty(8),
-        spans=np.empty((_STACK_DEPTH, 3), np.int64),
-        span_sums=np.empty(_STACK_DEPTH),
-        span_depths=np.empty(_STACK_DEPTH, np.int64),
-    )
+def new_distance_parts(d: int) -> DistanceParts:
+    """Return work arrays for rows of d columns."""
+    blocks = np.array(_blocks(0, d), np.int64)
+    return DistanceParts(blocks, np.empty(8), np.empty((_STACK_DEPTH, 8)))
+
+
+def _blocks(start: int, stop: int) -> list[tuple[int, int, int]]:
+    """Return the blocks of a span of columns, which NumPy halves while it is too long."""
+    if stop - start <= _PAIRWISE_BLOCK:
+        return [(start, stop, 0)]
+    middle = start + (stop - start) // 2 // 8 * 8
+    *right, (last_start, last_stop, joins) = _blocks(middle, stop)
+    return [*_blocks(start, middle), *right, (last_start, last_stop, joins + 1)]
 
 
 @inlined
@@ -84,35 +89,19 @@ def _sum_block(
 def _pairwise_sum(
     points: Any, row: int, scale: float, targets: Any, target: Any, cosine: Any, parts: Any
 ) -> Any:
-    """Add up the terms of a distance in the order of NumPy's sum of a contiguous row.
-
-    NumPy halves a span of columns that is longer than a block, and adds up the sums of the halves.
-    The recursion is a loop here, as a kernel must not be recursive. `spans` is the stack of spans
-    that are still to be added up. `span_sums` is the stack of sums of left halves, each waiting for
-    the sum of its right half. Spans are taken from left to right. So a new sum belongs to the sum
-    on top of the stack exactly if the two have the same depth in the tree.
-    """
-    octet_sums, spans, sums, depths = parts
-    spans[0, 0], spans[0, 1], spans[0, 2] = 0, points.shape[1], 0
-    pending, waiting = 1, 0
-    while pending:
-        pending -= 1
-        start, stop, depth = spans[pending, 0], spans[pending, 1], spans[pending, 2]
-        if stop - start > PAIRWISE_BLOCK:
-            middle = start + (stop - start) // 2 // 8 * 8
-            # The right half first: the left half is then on top of the stack.
-            spans[pending, 0], spans[pending, 1], spans[pending, 2] = middle, stop, depth + 1
-            pending += 1
-            spans[pending, 0], spans[pending, 1], spans[pending, 2] = start, middle, depth + 1
-            pending += 1
-            continue
-        total = _sum_block(points, row, scale, targets, target, cosine, start, stop, octet_sums)
-        while waiting and depths[waiting - 1] == depth:
+    """Add up the terms of a distance in the order of NumPy's sum of a contiguous row."""
+    blocks, sums, waiting = parts.blocks, parts.block_sums, 0
+    for number in range(len(blocks)):
+        start, stop = blocks[number, 0], blocks[number, 1]
+        total = _sum_block(
+            points, row, scale, targets, target, cosine, start, stop, parts.octet_sums
+        )
+        for _ in range(blocks[number, 2]):
             waiting -= 1
-            total, depth = sums[waiting] + total, depth - 1
-        sums[waiting], depths[waiting] = total, depth
+            total = sums[waiting, 0] + total
+        sums[waiting, 0] = total
         waiting += 1
-    return sums[0]
+    return sums[0, 0]
 
 
 @inlined
@@ -128,7 +117,7 @@ def distance_to(points: Any, row: int, scale: float, centers: Any, center: Any, 
         parts: Work arrays.
     """
     cosine, d = centers.cosine, points.shape[1]
-    if d <= PAIRWISE_BLOCK:  # one block: the same bits in half the time
+    if len(parts.blocks) == 1:  # the same bits in half the time
         total = _sum_block(
             points, row, scale, centers.exact, center, cosine, 0, d, parts.octet_sums
         )

@@ -2,7 +2,8 @@
 
 Numba itself has no vector types. So `tile_vectors`, `group_vectors`, `eight_bits` and others write
 the IR of their instructions with `Code`, and `as_intrinsic` makes functions of them that kernels
-call. The IR runs on any processor, with vectors of any width.
+call. `Code` works on any processor, with vectors of any width; on x86 it also uses instructions
+that only x86 has.
 """
 
 from __future__ import annotations
@@ -218,9 +219,10 @@ class Code:
     ) -> list[Value]:
         """Write a loop over columns, a vector of them at a time, and return the values after it.
 
-        `step` gets the number of a vector, what loads vectors, and the values before it. Columns
-        after the last whole vector are loaded with a mask: lanes after the end are zero. With
-        `has_last` there is always such a last vector, which may be empty: of zeros alone.
+        `step` gets the number of a vector, the function that loads its columns, and the values
+        before this vector. Columns after the last whole vector are loaded with a mask: lanes after
+        the end are zero. With `has_last` there is always such a last vector, even without columns:
+        it is then all zeros.
         """
         builder, size, none = self.builder, self.size(lanes), self.size(0)
         whole, rest = builder.sdiv(width, size), builder.srem(width, size)

@@ -87,7 +87,7 @@ def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: 
         second=np.empty(size, np.int64),
         probe_scores=np.empty(PROBED_PANELS * centers, dtype),
         scores=aligned_empty((scores,), dtype),
-        distance_parts=new_distance_parts(),
+        distance_parts=new_distance_parts(d),
         # Zeros: the lines that fill up the last group are never written, but they are multiplied.
         pairs=aligned_zeros((pair_lines(d) * size * bool(tile.matrix_panels),), np.int32),
         matrix_config=_matrix_config(),

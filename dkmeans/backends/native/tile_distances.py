@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from dkmeans.backends.native.compilation import compiled
 from dkmeans.backends.native.distance_vectors import distance_terms
-from dkmeans.backends.native.exact_distances import PAIRWISE_BLOCK, distance_to, from_total
+from dkmeans.backends.native.exact_distances import from_total
 from dkmeans.backends.native.llvm_code import Array, Code, Value, as_intrinsic, transposed, zero
 
 # Rows whose distances are computed at a time, and columns that are added up in parallel.
@@ -39,30 +39,30 @@ def write_distances(
         scratch: Work arrays, as `kernels.Scratch`.
         distances: (n,) float64, changed from `start` on.
     """
-    scales, parts = scratch.exact_scales, scratch.distance_parts
-    if points.shape[1] > PAIRWISE_BLOCK:
-        for place in range(count):
-            distances[start + place] = distance_to(
-                points, start + place, scales[place], centers, clusters[place], parts
-            )
-        return
+    blocks, sums = scratch.distance_parts.blocks, scratch.distance_parts.block_sums
     for first in range(0, count, _OCTET):
-        few = min(count - first, _OCTET)
-        _add_up(
-            points, start, first, few, scales, centers.exact, clusters, centers.cosine,
-            parts.octet_sums,
-        )  # fmt: skip
+        few, waiting = min(count - first, _OCTET), 0
+        for number in range(len(blocks)):
+            begin, stop = blocks[number, 0], blocks[number, 1]
+            _add_up(
+                points, start, first, few, scratch.exact_scales, centers.exact, clusters,
+                centers.cosine, begin, stop - begin, sums[waiting],
+            )  # fmt: skip
+            for _ in range(blocks[number, 2]):
+                waiting -= 1
+                for place in range(_OCTET):
+                    sums[waiting, place] += sums[waiting + 1, place]
+            waiting += 1
         for place in range(few):
-            total = parts.octet_sums[place]
-            distances[start + first + place] = from_total(total, centers.cosine)
+            distances[start + first + place] = from_total(sums[0, place], centers.cosine)
 
 
 @as_intrinsic
 def _add_up(
     code: Code, points: Array, start: Value, first: Value, count: Value, scales: Array,
-    targets: Array, clusters: Array, cosine: Value, totals: Array,
+    targets: Array, clusters: Array, cosine: Value, begin: Value, width: Value, totals: Array,
 ) -> None:  # fmt: skip
-    """Add up the terms of the distances of up to eight rows, of at most `PAIRWISE_BLOCK` columns.
+    """Add up the terms of the distances of up to eight rows, over a block of columns.
 
     Args:
         code: The code to write to.
@@ -74,11 +74,13 @@ def _add_up(
         targets: (k, d) float64, the centers.
         clusters: (t,) int64, the center of each row of the tile.
         cosine: True for the terms x c, False for (x - c)^2.
+        begin: The first column of the block.
+        width: Number of its columns.
         totals: (8,) float64, overwritten. After the last row it has copies of that row's total.
     """
     builder, eight = code.builder, code.size(_OCTET)
     vector = ir.VectorType(totals.element, _OCTET)
-    octets, rest = builder.sdiv(points.width, eight), builder.srem(points.width, eight)
+    octets, rest = builder.sdiv(width, eight), builder.srem(width, eight)
     last = builder.sub(count, code.size(1))
     rows: list[tuple[Value, Value, Value]] = []
     for number in range(_OCTET):
@@ -98,7 +100,7 @@ def _add_up(
 
         def sums_of(some: range) -> list[Value]:
             def step(number: Value, sums: Sequence[Value]) -> list[Value]:
-                column = builder.mul(number, eight)
+                column = builder.add(begin, builder.mul(number, eight))
                 return [
                     builder.fadd(old, term_at(row, column, code.load))
                     for row, old in zip(some, sums, strict=True)
@@ -124,7 +126,7 @@ def _add_up(
             def load(place: Value, kind: Any) -> Value:
                 return code.load_first(place, rest, kind)
 
-            column = builder.mul(octets, eight)
+            column = builder.add(begin, builder.mul(octets, eight))
             found = transposed(builder, [term_at(row, column, load) for row in range(_OCTET)])
             # Terms after the last column are zero.
             return [reduce(builder.fadd, found, values[0])]

@@ -70,8 +70,8 @@ class Footers:
     def below(cls, fs: Any, root: str, files: Sequence[StoredFile]) -> Footers:
         """Return the footers of the listed files below a folder, or of a single file.
 
-        Files that `_metadata` does not name are read one by one, and others that it names are no
-        longer there.
+        Footers that `_metadata` does not hold are read from their files, one by one. Files that it
+        names and that are not listed were removed: their footers are not used.
         """
         # A request for `_metadata` pays where it saves several.
         if len(files) < 2 or files[0].path == root:

@@ -4,9 +4,9 @@ Workers cache the rows of their shares, so a share goes to the same worker again
 joins takes the share of one that has left. While few workers have left or joined, the shares of all
 others stay as they are: among hundreds of workers, dealing anew costs more than it gains.
 
-An iteration that is like the one before and was short is computed by calls instead of tasks
-(`shares`). The number of tasks grows with the workers, and with their threads only where an
-iteration takes long enough.
+After a short iteration, another one like it is computed by calls instead of tasks (`shares`). The
+number of tasks grows with the workers, and with their threads only where an iteration takes long
+enough.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Iteration:
     def among(self, threads: Mapping[str | None, int]) -> Iteration:
         """Return the same shares for the workers that there are now.
 
-        The shares of workers that have left go to new workers with as many threads. `gone` names
-        the workers whose shares nobody has taken.
+        The shares of workers that have left go to new workers with as many threads. If there is no
+        such worker, the old one stays in `threads`, and is in `gone`.
 
         Args:
             threads: Number of threads of each worker.
@@ -121,14 +121,17 @@ class Dealing:
         self._measured: tuple[Any, ...] = ()
         # Time of the last iteration, and the longest time of a worker in it.
         self._seconds = self._work_seconds = math.inf
-        # `_seconds` when the present iteration was dealt, if both are of one kind; else infinity.
+        # Time of the iteration before the present one if both are of one `_kind`; else infinity.
         self.usual_seconds = math.inf
         # Function and number of chunks of the last iteration.
         self._kind: tuple[Any, ...] = ()
 
     @property
     def can_call(self) -> bool:
-        """True if the next iteration should be computed by calls."""
+        """True if an iteration over the shares dealt last should be computed by calls.
+
+        Before `deal` it is False also if only one iteration has had these shares.
+        """
         # Workers remember no share of a new iteration.
         if self._last is None or self._is_new:
             return False

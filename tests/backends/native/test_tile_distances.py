@@ -10,7 +10,7 @@ from tests.reference import METRICS
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("width", [1, 7, 8, 9, 16, 127, 128, 129])
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 16, 127, 128, 129, 300, 1027])
 @pytest.mark.parametrize("n", [1, 3, 8, 33])
 def test_distances_to_one_and_two_centers_are_those_of_numpy(metric, width, n):
     rng = np.random.default_rng(width + n)
