@@ -34,6 +34,7 @@ from dkmeans.config import AUTO, RunConfig
 from dkmeans.convergence import ShiftTolerance
 from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
+from dkmeans.data.columns import Names
 from dkmeans.data.dataset import Dataset
 from dkmeans.data.points import as_dtype, point_dtype
 from dkmeans.data.sources.dask_array import is_dask_array
@@ -188,7 +189,8 @@ class KMeans(
         """
         self._check_parameters()
         rows = self._rows(X, reset=True)
-        table = _table(rows, sample_weight)
+        # A model in `model_dir` finds its columns by name in other tables.
+        table = _table(rows, sample_weight).named(getattr(self, "feature_names_in_", None))
         self._check_fits(table)
         steps = self._steps_per_epoch(table.rows)
         max_steps = self.max_iter * steps
@@ -196,7 +198,7 @@ class KMeans(
             with _directory(self.model_dir) as directory:
                 engine = self._engine(directory, ShiftTolerance(self._tolerance(table), steps))
                 if engine.step:
-                    self._check_continues(engine)
+                    self._check_continues(engine, table.columns)
                     logger.warning(
                         "fit continues the model of step %d in %s, as if the rows were those of "
                         "before; init is not used, and random_state only to order the batches of "
@@ -323,10 +325,13 @@ class KMeans(
             if width != table.width:
                 raise Invalid(f"init must have the columns of X, {table.width}, got {width}")
 
-    def _check_continues(self, engine: _Engine) -> None:
-        """Refuse to continue a model in `model_dir` that other parameters have made."""
+    def _check_continues(self, engine: _Engine, columns: Names) -> None:
+        """Refuse to continue a model in `model_dir` that other parameters or columns have made."""
         found = engine.checkpoint()
         its = found.settings
+        if columns and its.columns and columns != its.columns:
+            must = f"those of the model in model_dir, {list(its.columns)}, to continue it"
+            raise Invalid(f"{expected('columns of X', must, list(columns))}; {_REMEDY}")
         for name, own, saved in (
             ("n_clusters", self.n_clusters, len(found.state.centers)),
             ("metric", str(self.metric), str(its.distance_metric)),

@@ -499,6 +499,20 @@ def test_a_model_that_other_parameters_have_made_is_not_continued(tmp_path, capl
     assert dkmeans.load(tmp_path).latest_checkpoint() == before
 
 
+@BOTH
+def test_a_model_in_model_dir_has_the_names_of_the_columns(kind, tmp_path):
+    frame = pd.DataFrame(rows_of(), columns=["a", "b", "c"])
+    reordered, given = frame[["c", "b", "a"]], {"random_state": 0, "model_dir": tmp_path}
+    labels = kind(3, max_iter=2, **given).fit(frame).labels_
+    model = dkmeans.load(tmp_path)
+    assert list(model.predict_cluster_index(lambda: reordered)) == labels.tolist()
+    message = r"columns of X must be .* \['a', 'b', 'c'\], .* got \['c', 'b', 'a'\]"
+    with pytest.raises(ValueError, match=message):
+        kind(3, max_iter=4, **given).fit(reordered)
+    again = kind(3, max_iter=4, **given).fit(frame).labels_
+    assert list(model.predict_cluster_index(lambda: frame)) == again.tolist()
+
+
 def test_dask_rows_of_an_unknown_number_of_columns_are_refused():
     lazy = da.from_array(rows_of())
     given = lazy[:, da.from_array(np.array([True, False, True]))]
