@@ -135,7 +135,7 @@ def examine(
     # Chunks are cut by their size in the stored dtype; decoded they may be larger.
     widening = max(dtype.itemsize / np.dtype(source.dtype).itemsize for source in leaves)
     own = int(target_bytes * max(1.0, widening))
-    remarks = tuple(_remarks(leaves, largest, own, batch, memory)) if is_stored else ()
+    remarks = tuple(_chunk_remarks(leaves, largest, own, batch, memory)) if is_stored else ()
     found = Preflight(
         rows, width, names or (), str(dtype), len(batch), largest, is_stored, memory, cache, remarks
     )
@@ -157,7 +157,7 @@ def _leaves(sources: Iterator[Source]) -> Iterator[Source]:
             yield source
 
 
-def _remarks(
+def _chunk_remarks(
     leaves: list[Source], largest: int, own: int, batch: Batch, memory: Memory
 ) -> Iterator[str]:
     """Yield sentences on chunks that are too large, too small or too few.
@@ -206,7 +206,7 @@ def scale_remarks(batch: Batch, found: Preflight, executor: Executor) -> list[st
     """Return a sentence on different scales of columns in the first chunk, if there are any."""
     first = batch.chunks_between(0, 1)
     variances = next(executor.map(_variances, first, found.columns))
-    return list(_remarks_on(variances, counted(first.rows, "row"), found.names))
+    return list(_remarks_of_scales(variances, counted(first.rows, "row"), found.names))
 
 
 def center_scale_remarks(centers: FloatArray, names: Names) -> list[str]:
@@ -224,10 +224,12 @@ def center_scale_remarks(centers: FloatArray, names: Names) -> list[str]:
     if len(centers) < _FEWEST_CENTERS:
         return []
     variances = centers.astype(np.float64).var(axis=0)
-    return list(_remarks_on(variances, f"the first {counted(len(centers), 'center')}", names))
+    return list(
+        _remarks_of_scales(variances, f"the first {counted(len(centers), 'center')}", names)
+    )
 
 
-def _remarks_on(variances: FloatArray, where: str, names: Names) -> Iterator[str]:
+def _remarks_of_scales(variances: FloatArray, where: str, names: Names) -> Iterator[str]:
     """Yield a sentence on the columns whose variances are far below the largest one.
 
     Columns of one value only are not compared.

@@ -33,7 +33,7 @@ class ByteCenters(NamedTuple):
             `eight_bits.row_offset`. For vectors only.
         step: The factor of all centers.
         largest_norm: An upper bound of |c|.
-        largest_loss: An upper bound of |c - g|, where g is the rounded center.
+        largest_lost: An upper bound of |c - g|, where g is the rounded center.
         rounding: An upper bound of the relative error of the difference of two first scores,
             without the error of rounding rows and centers to bytes.
         lines: (k, d padded to a multiple of `eight_bits.LINE`) float32. The negative shifted
@@ -44,7 +44,7 @@ class ByteCenters(NamedTuple):
     offsets: IndexArray
     step: np.float32
     largest_norm: float
-    largest_loss: float
+    largest_lost: float
     rounding: float
     lines: FloatArray
 
@@ -58,7 +58,7 @@ class ByteScratch(NamedTuple):
         products: (2, 32, t) int32. Products of a tile and two groups of panels, used in turn. Empty
             without a matrix unit.
         steps: (t,) float32. The factor of each row, later times that of the centers.
-        losses: (t,) float32. The squared length of what each row loses by rounding.
+        lost: (t,) float32. The squared length of what each row loses by rounding.
         margins: (t,) float32. The error bound of the difference of two first scores of each row.
         minima: (panels, 2, t) float32. The least and the second least first score of each panel,
             with the numbers of their centers in the last bits. The least is replaced by infinity
@@ -80,7 +80,7 @@ class ByteScratch(NamedTuple):
     quads: IndexArray
     products: IndexArray
     steps: FloatArray
-    losses: FloatArray
+    lost: FloatArray
     margins: FloatArray
     minima: FloatArray
     minima_bits: IndexArray
@@ -113,7 +113,7 @@ def score_in_bytes(
     d, size = points.shape[1], len(scratch.indices)
     # With a matrix unit, a panel here is `matrix.PANELS` panels of `Tile.centers`: 32 centers.
     panels = -(-len(centers.exact) // (len(tile.centers) * max(len(tile.matrix_panels), 1)))
-    eight_bits.round_rows(scratch.rows, d, in_bytes.quads, in_bytes.steps, in_bytes.losses, tile)
+    eight_bits.round_rows(scratch.rows, d, in_bytes.quads, in_bytes.steps, in_bytes.lost, tile)
     begin_ranking(d, centers, in_bytes.margins, scratch, tile)
     for place in range(size):
         in_bytes.steps[place] *= byte_centers.step
@@ -163,8 +163,8 @@ def _first_error(norm: float, place: int, centers: Any, byte_centers: Any, in_by
     """Return by how much the error bound of two first scores exceeds that of float32 scores."""
     score_size = norm * centers.largest_norm + centers.largest_half
     # Squares of the smallest numbers are rounded to zero.
-    loss = np.sqrt(np.float64(in_bytes.losses[place]) + _SMALLEST_SQUARE)
-    of_rounding = loss * byte_centers.largest_norm + (norm + loss) * byte_centers.largest_loss
+    lost = np.sqrt(np.float64(in_bytes.lost[place]) + _SMALLEST_SQUARE)
+    of_rounding = lost * byte_centers.largest_norm + (norm + lost) * byte_centers.largest_lost
     return 2.0 * of_rounding + byte_centers.rounding * score_size
 
 

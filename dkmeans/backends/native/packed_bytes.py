@@ -76,14 +76,14 @@ def packed_in_bytes(
     step /= np.float32(eight_bits.LARGEST)
     row_offset = eight_bits.row_offset(bool(tile.matrix_panels))
     offsets: list[NDArray[np.int32]] = []
-    largest_loss = 0.0
+    largest_lost = 0.0
 
     def quads() -> Iterator[NDArray[np.int32]]:
-        nonlocal largest_loss
+        nonlocal largest_lost
         for piece in negative():
             unpadded = np.rint(piece / step)
-            losses = np.linalg.norm(piece - unpadded.astype(np.float64) * step, axis=1)
-            largest_loss = max(largest_loss, float(losses.max()))
+            lost = np.linalg.norm(piece - unpadded.astype(np.float64) * step, axis=1)
+            largest_lost = max(largest_lost, float(lost.max()))
             rounded = pad_to_panels(unpadded.astype(np.int8), tile, 0)
             offsets.append(-row_offset * rounded.sum(axis=1, dtype=np.int32))
             yield _in_quads(rounded, tile)
@@ -96,7 +96,7 @@ def packed_in_bytes(
         offsets=np.concatenate(offsets),
         step=step,
         largest_norm=SLACK * largest_norm,
-        largest_loss=SLACK * largest_loss,
+        largest_lost=SLACK * largest_lost,
         rounding=SLACK * rounding,
         lines=_in_lines(negative, shape),
     )

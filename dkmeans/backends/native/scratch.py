@@ -111,7 +111,7 @@ def _new_byte_scratch(tile: Tile, k: int, d: int) -> ByteScratch:
         quads=aligned_zeros((quads * size,), np.int32),
         products=aligned_empty((products,), np.int32),
         steps=np.empty(size, np.float32),
-        losses=np.empty(size, np.float32),
+        lost=np.empty(size, np.float32),
         margins=np.empty(size, np.float32),
         minima=minima,
         minima_bits=minima.view(np.int32),

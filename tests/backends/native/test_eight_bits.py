@@ -14,7 +14,7 @@ from dkmeans.distance import Centers, Distance
 @njit
 def score(rows, width, centers, halves, scratch, ranked, panels, tile):
     """Compute the first scores of a tile and one panel, as `kernels` does."""
-    eight_bits.round_rows(rows, width, scratch.quads, scratch.steps, scratch.losses, tile)
+    eight_bits.round_rows(rows, width, scratch.quads, scratch.steps, scratch.lost, tile)
     for place in range(len(scratch.steps)):
         scratch.steps[place] *= centers.step
     eight_bits.score_panel(
@@ -53,13 +53,13 @@ def test_the_error_of_first_scores_is_within_what_rounding_loses(byte_unit, widt
         rows.T.ravel(), width, byte_centers, packed.halves, in_bytes, scratch.ranked,
         scratch.panels, tile,
     )  # fmt: skip
-    losses, (first, later) = np.sqrt(in_bytes.losses.astype(float)), in_bytes.minima[0]
-    assert losses[1] == 0
-    assert (losses <= np.abs(rows).max(axis=1) / 254 * np.sqrt(width) * 1.001 + 1e-19).all()
+    lost, (first, later) = np.sqrt(in_bytes.lost.astype(float)), in_bytes.minima[0]
+    assert lost[1] == 0
+    assert (lost <= np.abs(rows).max(axis=1) / 254 * np.sqrt(width) * 1.001 + 1e-19).all()
     values = packed.exact - packed.shift
     scores = packed.halves[:2] - rows.astype(float) @ values.T
     norms, largest = np.linalg.norm(rows, axis=1), np.linalg.norm(values, axis=1).max()
-    errors = losses * largest + (norms + losses) * byte_centers.largest_loss
+    errors = lost * largest + (norms + lost) * byte_centers.largest_lost
     assert (np.abs(first - scores.min(axis=1)) <= errors + 1e-5 * (1 + norms)).all()
     assert (np.abs(later - scores.max(axis=1)) <= errors + 1e-5 * (1 + norms)).all()
     assert (scratch.ranked[:2] == in_bytes.minima[0]).all()
