@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dkmeans import storage
-from dkmeans.data.points import as_points
+from dkmeans.data.points import as_array, as_float64, as_points
 from dkmeans.errors import (
     Invalid,
     InvalidType,
@@ -108,7 +108,11 @@ def check_initial_clusters(given: InitialClusters) -> Any:
         return given
     if callable(given):
         return given
-    centers = as_points(given, "initial_clusters").copy()
+    values = as_array(given, "initial_clusters")
+    # Integers that float32 may not hold: the rows, whose dtype the centers get, may be float64.
+    if values.dtype.kind in "iu" and values.dtype.itemsize > 2:
+        values = as_float64(values, "initial_clusters")
+    centers = as_points(values, "initial_clusters").copy()
     if 0 in centers.shape:
         raise Invalid(f"initial_clusters must have rows and columns, got shape {centers.shape}")
     if not np.isfinite(centers).all():

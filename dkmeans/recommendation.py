@@ -64,7 +64,8 @@ def _against(best: Mapping[str, Any], judged: _Models) -> Iterator[str]:
     ):
         known = [each for each in judged if each[name] is not None]
         other = max(known, key=lambda each: sign * each[name], default=best)
-        if other is not best:
+        # An index of the best model that is not finite, as of equal rows, compares with no other.
+        if other is not best and best[name] is not None:
             yield f"the {title} index prefers k = {other['num_clusters']}"
     smallest, largest = judged[0]["num_clusters"], judged[-1]["num_clusters"]
     # Nothing below two clusters can be judged.

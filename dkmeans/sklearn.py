@@ -36,7 +36,7 @@ from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.columns import Names
 from dkmeans.data.dataset import Dataset
-from dkmeans.data.points import as_dtype, point_dtype
+from dkmeans.data.points import as_array, as_dtype, point_dtype
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, rows_of
 from dkmeans.distance import Centers, Distance
@@ -46,7 +46,6 @@ from dkmeans.errors import (
     InvalidData,
     InvalidType,
     check_integer,
-    check_number,
     check_path,
     expected,
 )
@@ -61,6 +60,7 @@ from dkmeans.sklearn_callbacks import CallbackSupportMixin, step_hooks, with_cal
 from dkmeans.state import TrainState
 
 with needs("dkmeans.sklearn", "sklearn"):
+    from sklearn import get_config
     from sklearn.base import (
         BaseEstimator,
         ClassNamePrefixFeaturesOutMixin,
@@ -228,9 +228,15 @@ class KMeans(
         As in scikit-learn, Euclidean distances are not squared. They have the precision of float32.
 
         Raises:
-            ValueError: as `predict` does, or float32 cannot hold the squared distances of a row.
+            ValueError: as `predict` does, or float32 cannot hold the squared distances of a row, or
+                `set_output` asks for a data frame for Dask rows.
         """
         rows = self._rows_to_predict(X)
+        own = getattr(self, "_sklearn_output_config", {}).get("transform")
+        output = own or get_config()["transform_output"]
+        if is_dask_array(rows) and output != "default":
+            must = "'default' for Dask rows, whose distances are a lazy Dask array"
+            raise Invalid(expected("set_output(transform=...)", must, output))
         distances = self._results(rows, per_chunk.ALL_DISTANCES)
         if self.metric == Distance.SQUARED_EUCLIDEAN:
             distances = np.sqrt(distances)
@@ -283,13 +289,17 @@ class KMeans(
             check_integer(name, getattr(self, name), 1)
         if not isinstance(self.verbose, bool | np.bool_):
             check_integer("verbose", self.verbose, 0)
+        if isinstance(self.n_init, str) and self.n_init != "auto":
+            raise Invalid(expected("n_init", "'auto' or an integer >= 1", self.n_init))
         if self.n_init != "auto":
             check_integer("n_init", self.n_init, 1)
         if self.batch_size is not None:
             check_integer("batch_size", self.batch_size, 1)
-        check_number("tol", self.tol)
-        if self.tol is None or not self.tol >= 0:
-            raise Invalid(expected("tol", "a number >= 0", self.tol))
+        tol: Any = self.tol
+        if isinstance(tol, bool) or not isinstance(tol, float | int | np.number):
+            raise InvalidType(expected("tol", "a number >= 0", tol))
+        if not tol >= 0:
+            raise Invalid(expected("tol", "a number >= 0", tol))
         if self.metric not in tuple(Distance):
             must = " or ".join(repr(str(distance)) for distance in Distance)
             raise Invalid(expected("metric", must, self.metric))
@@ -298,11 +308,12 @@ class KMeans(
             raise Invalid(expected("init", must, self.init))
         if isinstance(self.init, str) or callable(self.init):
             return
-        shape = np.shape(self.init)
-        if len(shape) != 2 or shape[0] != self.n_clusters:
+        init = as_array(self.init, "init")
+        if init.ndim != 2 or init.shape[0] != self.n_clusters:
             must = f"an array (n_clusters = {self.n_clusters}, d), a name or a function"
-            raise Invalid(f"init must be {must}, got shape {shape}")
-        _check_centers("hold", np.asarray(self.init))
+            got = f"shape {init.shape}" if init.ndim else repr(self.init)
+            raise Invalid(f"init must be {must}, got {got}")
+        _check_centers("hold", init)
         if self._starts() != 1:
             must = "1 where init is an array, as all starts would be the same"
             raise Invalid(expected("n_init", must, self.n_init))
@@ -357,6 +368,8 @@ class KMeans(
         """
         is_frame = is_dask_frame(given)
         if not (is_frame or is_dask_array(given)):
+            if np.ma.is_masked(given):  # scikit-learn ignores masks
+                raise InvalidData("X must have no masked values; fill them first")
             dtypes = [np.float64, np.float32]
             return validate_data(self, given, reset=reset, dtype=dtypes, order="C")
         # scikit-learn needs only the columns' names: it gets an empty pandas frame with them.
@@ -366,6 +379,8 @@ class KMeans(
         if rows.ndim == 2 and np.isnan(rows.shape[1]):
             must = "a known number of columns; X.compute_chunk_sizes() counts them"
             raise InvalidData(f"X must have {must}")
+        if rows.dtype.kind == "c":
+            raise InvalidData(f"X must hold real numbers, got dtype {rows.dtype}")
         # As `validate_data` does with rows in memory.
         return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 
@@ -402,7 +417,7 @@ class KMeans(
         with open_executor(self.client) as executor:
             (sums,) = executor.map_reduce(accumulate, list(table.batches()), zero).totals
         loss = inertia(sums, replace(zero, values=sums.means))
-        return loss / ((float(sums.totals[0]) or 1.0) * table.width)
+        return loss / (_some_weight(float(sums.totals[0])) * table.width)
 
     def _steps_per_epoch(self, rows: int | None) -> int:
         return 1 if self.batch_size is None or rows is None else -(-rows // self.batch_size)
@@ -473,6 +488,7 @@ class KMeans(
         with open_executor(self.client) as executor:
             batches = list(table.batches())
             (score,) = executor.map_reduce(per_chunk.score, batches, self._centers()).totals
+        _some_weight(float(score.weight))
         return score.inertia
 
 
@@ -540,6 +556,9 @@ class MiniBatchKMeans(KMeans):
         state: TrainState | None = getattr(self, "_state", None)
         rows = self._rows(X, reset=state is None)
         if state is not None:
+            if not np.array_equal(self.cluster_centers_, state.centers):
+                # Assigned by the user. Means in float64 are those of the centers before.
+                state = replace(state, centers=np.asarray(self.cluster_centers_), means=None)
             rows = self._continuing(rows, state)
         table = _table(rows, sample_weight)
         (batch,) = table.batches()
@@ -643,6 +662,13 @@ def _check_centers(verb: str, centers: np.ndarray) -> None:
         raise InvalidType(f"init must {verb} real numbers, got dtype {centers.dtype}")
     if not np.isfinite(centers).all():
         raise Invalid(f"init must {verb} finite numbers, got NaN or infinity")
+
+
+def _some_weight(total: float) -> float:
+    """Return the weight of all rows; refuse 0, which weights of Dask rows may add up to."""
+    if not total:
+        raise InvalidData("sample_weight must not be zero for all rows")
+    return total
 
 
 def _table(rows: Any, weights: Any) -> Dataset:

@@ -93,7 +93,7 @@ def test_an_array_of_initial_clusters_is_copied():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "result"), [("f4", "f4"), ("f8", "f8"), ("i2", "f4"), ("f2", "f4")]
+    ("dtype", "result"), [("f4", "f4"), ("f8", "f8"), ("i2", "f4"), ("i8", "f8"), ("f2", "f4")]
 )
 def test_an_array_of_initial_clusters_becomes_float32_or_float64(dtype, result):
     assert check_initial_clusters(CENTERS.astype(dtype)).dtype == result

@@ -48,6 +48,11 @@ def test_all_that_is_weak_about_a_model_is_said():
     )
 
 
+def test_an_index_that_is_not_finite_prefers_no_other_model():
+    found = recommend([model(2, 0.5), model(5, 1.0, calinski_harabasz=None), model(8, 0.9)])
+    assert (found.num_clusters, found.against) == (5, ())
+
+
 def test_clusters_of_one_row_each_are_said():
     found = recommend([model(4, 0.6), model(8, 1.0, rows=8, smallest_cluster=1)])
     assert found.num_clusters == 8

@@ -425,7 +425,7 @@ def test_a_verbose_fit_shows_its_progress(capsys):
     [
         ({"n_clusters": 0}, "n_clusters must be an integer >= 1, got 0"),
         ({"n_clusters": 2.5}, "n_clusters must be an integer >= 1, got 2.5"),
-        ({"n_init": "all"}, "n_init must be an integer >= 1, got 'all'"),
+        ({"n_init": "all"}, "n_init must be 'auto' or an integer >= 1, got 'all'"),
         ({"n_init": 2, "init": np.eye(3)}, "n_init must be 1 where init is an array"),
         ({"max_iter": 0}, "max_iter must be an integer >= 1, got 0"),
         ({"tol": -1}, "tol must be a number >= 0, got -1"),
@@ -435,7 +435,7 @@ def test_a_verbose_fit_shows_its_progress(capsys):
         ({"init": np.eye(2)}, "init must be an array (n_clusters = 3, d), a name or a function, "),
         (
             {"init": None},
-            "init must be an array (n_clusters = 3, d), a name or a function, got shape ()",
+            "init must be an array (n_clusters = 3, d), a name or a function, got None",
         ),
         ({"init": np.eye(3)[:, :2]}, "init must have the columns of X, 3, got 2"),
         (
@@ -519,6 +519,63 @@ def test_dask_rows_of_an_unknown_number_of_columns_are_refused():
     with pytest.raises(ValueError, match=r"X must have a known number of columns; X.compute_chunk"):
         KMeans(3).fit(given)
     assert KMeans(3).fit(given.compute_chunk_sizes()).cluster_centers_.shape == (3, 2)
+
+
+def test_a_data_frame_of_the_distances_of_dask_rows_is_refused():
+    frame = pd.DataFrame(rows_of(), columns=["a", "b", "c"])
+    model = KMeans(3, random_state=0).set_output(transform="pandas").fit(frame)
+    assert list(model.transform(frame)) == ["kmeans0", "kmeans1", "kmeans2"]
+    for given in (da.from_array(rows_of()), dd.from_pandas(frame, npartitions=2)):
+        with pytest.raises(ValueError, match=r"'default' for Dask rows, .*, got 'pandas'"):
+            model.transform(given)
+
+
+def test_complex_dask_rows_are_refused():
+    given = da.from_array(rows_of() * 1j)
+    with pytest.raises(ValueError, match="X must hold real numbers, got dtype complex128"):
+        KMeans(3).fit(given)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, da.from_array])
+def test_weights_that_are_all_zero_are_refused(kind):
+    rows = rows_of()
+    given, weights, init = kind(rows), np.zeros(len(rows)), rows[:3]
+    for call in (
+        lambda: KMeans(3, init=init).fit(given, sample_weight=weights),
+        lambda: KMeans(3, init=init, tol=0).fit(given, sample_weight=weights),
+        lambda: MiniBatchKMeans(3, init=init).partial_fit(given, sample_weight=weights),
+        lambda: KMeans(3, init=init).fit(rows).score(given, sample_weight=weights),
+    ):
+        with pytest.raises(
+            ValueError, match=r"at least one non-zero|must not be zero for all rows"
+        ):
+            call()
+
+
+def test_masked_rows_and_centers_are_refused():
+    rows = np.ma.masked_greater(rows_of(), 2)
+    with pytest.raises(ValueError, match="X must have no masked values"):
+        KMeans(3).fit(rows)
+    with pytest.raises(ValueError, match="init must have no masked values"):
+        KMeans(3, init=np.ma.masked_less(rows_of()[:3], 1)).fit(rows_of())
+
+
+def test_large_integers_are_first_centers_of_float64_rows():
+    rows = (rows_of() * 1e8).astype(np.int64)
+    found = KMeans(4, init=rows[:4], max_iter=1).fit(rows).cluster_centers_
+    expected = KMeans(4, init=rows[:4].astype(float), max_iter=1).fit(rows).cluster_centers_
+    assert_array_equal(found, expected)
+
+
+def test_partial_fit_goes_on_from_centers_that_were_assigned():
+    rows, start = rows_of(), rows_of(seed=1)[:3]
+    model = MiniBatchKMeans(3, init=rows[:3]).partial_fit(rows[:100])
+    other = sklearn.cluster.MiniBatchKMeans(3, init=rows[:3], n_init=1, reassignment_ratio=0)
+    other.partial_fit(rows[:100])
+    for each in (model, other):
+        each.cluster_centers_ = start.copy()
+        each.partial_fit(rows[100:200])
+    assert_allclose(model.cluster_centers_, other.cluster_centers_, rtol=1e-12)
 
 
 def test_partial_fit_refuses_a_model_dir_and_full_batches(tmp_path):
