@@ -376,7 +376,9 @@ class KMeans(
         named = given.columns.to_frame().T.iloc[:0] if is_frame else given
         validate_data(self, named, reset=reset, skip_check_array=True)
         rows = rows_of(given, "X")[0] if is_frame else given
-        if rows.ndim == 2 and np.isnan(rows.shape[1]):
+        if rows.ndim != 2:
+            raise InvalidData(f"X must be 2-D (rows, columns), got shape {rows.shape}")
+        if np.isnan(rows.shape[1]):
             must = "a known number of columns; X.compute_chunk_sizes() counts them"
             raise InvalidData(f"X must have {must}")
         if rows.dtype.kind == "c":

@@ -167,8 +167,8 @@ def kept_columns(chunk: Chunk, names: Sequence[str]) -> pa.Table:
         low, high = chunk.start - source.first, chunk.stop - source.first
         return kept_columns(source.parts[0].cut(low, high), names)
     raise InvalidType(
-        f"keep must come with rows that have names, in order, got {source.name}: return a data "
-        "frame, a dict of columns, a group of Zarr or a Dataset of Parquet"
+        f"keep must come with rows whose columns have names, not shuffled, got {source.name}: "
+        "return a data frame, a dict of columns, a group of Zarr or a Dataset of Parquet"
     )
 
 

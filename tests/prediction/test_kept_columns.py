@@ -224,10 +224,14 @@ def test_columns_that_cannot_be_kept_are_refused(stored, trained, tmp_path):
     for twice in (["id", "id"], ["cluster_index"]):
         with pytest.raises(Invalid, match=f"keep must have other names .*, got {twice[0]}"):
             write(twice)
-    with pytest.raises(InvalidType, match="keep must come with rows that have names, in order"):
+    with pytest.raises(
+        InvalidType, match="keep must come with rows whose columns have names, not shuffled"
+    ):
         write(["id"], rows=ROWS)
     named = Dataset.from_array(pd.DataFrame({"x": ROWS[:, 0], "y": ROWS[:, 1]}))
-    with pytest.raises(InvalidType, match="keep must come with rows that have names, in order"):
+    with pytest.raises(
+        InvalidType, match="keep must come with rows whose columns have names, not shuffled"
+    ):
         write(["x"], rows=named.shuffle(1))
     with pytest.raises(Invalid, match=r"keep must be among the columns .* \(x, y\), got \['id'\]"):
         write(["id"], rows=named)
