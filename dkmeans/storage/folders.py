@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import obstore
+from fsspec.implementations.local import LocalFileSystem
 from obstore.fsspec import FsspecStore
 
 from dkmeans.errors import Invalid, InvalidData
@@ -150,7 +151,7 @@ def remove(address: str) -> None:
     """
     fs, path = filesystem(address)
     with contextlib.suppress(FileNotFoundError):
-        with_retries(address, lambda: fs.rm(path, recursive=True))
+        with_retries(address, lambda: _remove(fs, path))
 
 
 def clear(address: str, keep: str) -> None:
@@ -169,12 +170,28 @@ def _clear(address: str, keep: str) -> None:
     except FileNotFoundError:
         return
     files = [each["name"] for each in found if each["type"] != "directory"]
-    if files:
-        fs.rm(files)  # one call, so that an object store removes many at a time
-    for each in found:
-        if each["type"] == "directory":
-            with contextlib.suppress(FileNotFoundError):  # SeaweedFS lists removed folders
-                fs.rm(each["name"], recursive=True)
+    if plain := [name for name in files if not _PATTERN.search(name)]:
+        fs.rm(plain)  # one call, so that an object store removes many at a time
+    others = [name for name in files if _PATTERN.search(name)]
+    folders = [each["name"] for each in found if each["type"] == "directory"]
+    for name in (*others, *folders):
+        with contextlib.suppress(FileNotFoundError):  # SeaweedFS lists removed folders
+            _remove(fs, name)
+
+
+def _remove(fs: Any, path: str) -> None:
+    """Remove a file, or a folder with all files below it."""
+    if isinstance(fs, LocalFileSystem) or not _PATTERN.search(path):
+        fs.rm(path, recursive=True)
+        return
+    # Other file systems would take the name for a pattern, and remove all that matches it.
+    found = fs.find(path, withdirs=True, detail=True)
+    for name in sorted(found, reverse=True):  # what is in a folder before the folder
+        if found[name].get("type") != "directory":
+            fs.rm_file(name)
+        elif not isinstance(fs, FsspecStore):  # an object store has no folders
+            with contextlib.suppress(FileNotFoundError):  # nor has one in memory always
+                fs.rmdir(name)
 
 
 def check_writable(what: str, address: str) -> None:

@@ -115,6 +115,28 @@ def test_removing_a_folder_removes_everything_below_it_and_nothing_else(place):
 
 
 @everywhere
+def test_names_with_the_characters_of_patterns_are_removed_as_they_are(place):
+    removed = [
+        "out[1]/a",
+        "out[1]/deep/b?",
+        "m?",
+        "m*/x/y",
+        "all/a[1]",
+        "all/a?/c",
+        "all/a*/b[c]/d",
+    ]
+    kept = ["out1/a", "out/deep/1", "m1/x", "all/keep"]
+    for name in [*kept, *removed, "all/ab/c"]:
+        storage.write(f"{place}/{name}", b"1")
+    for name in ("out[1]", "m?", "m*", "none[1]"):
+        storage.remove(f"{place}/{name}")
+    assert storage.read(f"{place}/all/ab/c")
+    storage.clear(f"{place}/all", keep="keep")
+    found = [name for name in [*kept, *removed] if storage.read(f"{place}/{name}")]
+    assert found == kept
+
+
+@everywhere
 def test_removing_a_missing_file_is_no_error(place):
     storage.remove(f"{place}/nothing")
     storage.remove(f"{place}/nowhere/nothing")

@@ -20,6 +20,7 @@ from dkmeans.errors import Invalid
 from dkmeans.prediction.destinations.own_folder import IDENTITY, IDENTITY_FILE, METADATA
 from dkmeans.prediction.destinations.zarr_group import COMPLETE, ROWS, SECOND_DIMENSIONS, ZarrGroup
 from dkmeans.prediction.per_chunk import CLUSTER_INDEX, form_of
+from dkmeans.prediction.request import ALL_RESULTS
 from dkmeans.retry import with_retries
 
 _ARRAYS = "arrays"
@@ -107,8 +108,12 @@ class AddedArrays(ZarrGroup):
         storage.write(file, json.dumps(about, indent=1).encode())
 
     def _arrays(self) -> list[str]:
-        """Return the names of the arrays that are of predictions."""
-        return list((self._attributes() or {}).get(_ARRAYS, []))
+        """Return the names of the arrays that are of predictions.
+
+        Other names are left out: whoever wrote the file, nothing else is removed.
+        """
+        listed = (self._attributes() or {}).get(_ARRAYS)
+        return [name for name in ALL_RESULTS if isinstance(listed, list) and name in listed]
 
     def _check_group(self, names: Sequence[str]) -> None:
         """Refuse to add arrays where there is no group, or where it has others of these names.

@@ -1,5 +1,7 @@
 """Predictions that are added as arrays to a group of somebody else."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -86,6 +88,22 @@ def test_a_driver_that_is_stopped_before_the_metadata_is_renewed_is_not_done(
             trained.write_predictions(lambda: ROWS, f"{store}::part")
     trained.write_predictions(lambda: ROWS, f"{store}::part")
     assert "cluster_index" in opened(store)
+
+
+@pytest.mark.parametrize(
+    "listed", [["../victim"], ["x"], [""], ["."], "x", {"x": 1}, [["x"]], None]
+)
+def test_nothing_but_results_is_removed_whatever_a_file_lists(trained, tmp_path, listed):
+    store, victim = tmp_path / "st.zarr", tmp_path / "victim" / "file"
+    zarr.create_group(store).create_array("x", data=np.ones((4, 2)))
+    victim.parent.mkdir()
+    victim.write_text("precious")
+    (store / "cluster_index").mkdir()
+    about = {"dkmeans_predictions": {"rows": 1}, "complete": True, "arrays": listed}
+    (store / "cluster_index" / "_dkmeans_predictions").write_text(json.dumps(about))
+    trained.write_predictions(lambda: ROWS, f"{store}::")
+    assert victim.read_text() == "precious"
+    assert zarr.open_group(store, mode="r")["x"][:].sum() == 8
 
 
 def test_what_is_no_group_or_has_such_arrays_is_refused_and_left(trained, tmp_path):
