@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop
+from dkmeans.checkpoints.validation import check_arrays, check_numbers
 from dkmeans.data.columns import names_of_width
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import InvalidCheckpoint
@@ -77,8 +78,12 @@ def checkpoint_of(
 
     Raises:
         KeyError: something is missing.
-        ValueError: a value is not known.
+        ValueError: a value is not known, or cannot be that of a saved fit.
     """
+    check_arrays(arrays)
+    check_numbers(attributes)
+    for each in attributes.get("starts", []):
+        check_numbers(each)
     saved = attributes["settings"]
     # Checkpoints of earlier versions, and those of other models, have no means of columns.
     has_scaling = "column_means" in arrays

@@ -14,7 +14,7 @@ import zarr.errors
 from dkmeans import storage
 from dkmeans.checkpoints import format as layout
 from dkmeans.checkpoints.checkpoint import Checkpoint
-from dkmeans.checkpoints.manifest import FILE, Manifest, step_of
+from dkmeans.checkpoints.manifest import FILE, WRONG_CONTENT, Manifest, step_of
 from dkmeans.errors import InvalidCheckpoint, Outage
 from dkmeans.retry import first_line, with_retries
 
@@ -95,7 +95,10 @@ def load(address: str) -> Checkpoint:
         return layout.checkpoint_of(address, arrays, attributes)
     except FileNotFoundError as error:
         raise InvalidCheckpoint(f"Could not find a checkpoint at: {address}") from error
-    except (zarr.errors.BaseZarrError, OSError, KeyError, TypeError, ValueError) as error:
+    except MemoryError as error:
+        must = "fit the memory of this machine; it may be damaged"
+        raise InvalidCheckpoint(f"{address} must {must}: {first_line(error)}") from error
+    except (zarr.errors.BaseZarrError, OSError, *WRONG_CONTENT) as error:
         if isinstance(error, InvalidCheckpoint):
             raise
         what = f"{type(error).__name__}: {first_line(error)}"

@@ -18,6 +18,15 @@ from dkmeans.checkpoints.format import FORMAT, check_format
 from dkmeans.errors import InvalidCheckpoint
 
 FILE = "checkpoints.json"  # directly below the model's directory
+# What reading the content of a file may raise that somebody else wrote, or that is damaged.
+WRONG_CONTENT = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _NAME = re.compile(r"checkpoint-(\d+)-[0-9a-f]{8}")
 
 
@@ -56,7 +65,7 @@ class Manifest:
             if not all(step_of(name) >= 0 for name in names):
                 raise ValueError(f"{names!r} are no names of checkpoints")
             return cls(names, seen, content.get("went_back_to"))
-        except (KeyError, TypeError, ValueError) as error:
+        except WRONG_CONTENT as error:
             if isinstance(error, InvalidCheckpoint):
                 raise
             raise InvalidCheckpoint(f"{address} is damaged: {error}") from error
