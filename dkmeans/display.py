@@ -47,10 +47,20 @@ def text_of(record: logging.LogRecord) -> str:
 
     A record with the attribute `is_plain` has no level in front.
     """
-    text = record.getMessage()
+    text = printable(record.getMessage())
     if record.levelno < logging.WARNING or hasattr(record, "is_plain"):
         return text
     return f"{record.levelname} {text}"
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes for what breaks lines or moves the cursor of a terminal.
+
+    Names of columns and files may hold anything.
+    """
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 class _TextFormatter(logging.Formatter):

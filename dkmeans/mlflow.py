@@ -227,7 +227,7 @@ class _Run:
         from mlflow import MlflowClient  # noqa: PLC0415 an extra
 
         self._client = MlflowClient()  # refuses addresses that MLflow cannot use
-        if continued is not None and self._continues(continued):
+        if continued is not None and self._continues(continued, model_dir):
             return
         from mlflow.entities import Param  # noqa: PLC0415 an extra
 
@@ -240,17 +240,20 @@ class _Run:
         content = json.dumps({"run_id": self._run_id}).encode()
         storage.write_or_log(storage.join(model_dir, _RUN_FILE), content)
 
-    def _continues(self, run_id: str) -> bool:
-        """Continue a run; return False if it has finished, or the server does not know it."""
+    def _continues(self, run_id: str, model_dir: str) -> bool:
+        """Continue a run of this model.
+
+        Return False if it has finished, is of another model, or the server does not know it.
+        """
         from mlflow import MlflowException  # noqa: PLC0415 an extra
 
         try:
-            status = self._client.get_run(run_id).info.status
+            run = self._client.get_run(run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return False
-        if status == "FINISHED":
+        if run.info.status == "FINISHED" or run.data.params.get("model_dir") != model_dir:
             return False
         self._client.update_run(run_id, status="RUNNING")
         self._run_id = run_id

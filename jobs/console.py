@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dkmeans.display import TextHandler, attached, live_on_terminal
+from dkmeans.display import TextHandler, attached, live_on_terminal, printable
 from dkmeans.report import Progress, progress_of
 
 # Values of --log-format.
@@ -110,15 +110,9 @@ def print_result(result: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _in_one_line(text: str) -> str:
-    """Return a text with escapes for what breaks lines, and for what standard output cannot show.
-
-    Names of columns may hold anything.
-    """
-    escaped = "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
+    """Return a text with escapes for what breaks lines, or standard output cannot show."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return escaped.encode(encoding, "backslashreplace").decode(encoding)
+    return printable(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _shown(value: Any) -> str:

@@ -128,6 +128,13 @@ def test_a_handler_of_the_user_on_the_logger_of_the_library_gets_no_more_than_be
     assert own.texts == ["a remark", "after the call"]
 
 
+def test_names_cannot_break_a_line_or_move_the_cursor(capsys):
+    with TextHandler() as handler, attached(handler):
+        library.info("columns %s", "a\n2026-01-01 forged\x1b[31m, größe")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(r"columns a\n2026-01-01 forged\x1b[31m, größe")
+
+
 def test_a_display_that_fails_ends_no_call():
     class Closed:
         def add(self, text):

@@ -160,6 +160,18 @@ def test_a_call_that_goes_on_after_a_failure_continues_its_run_and_the_next_one_
     assert list(history(tracked, second, "loss")) == [5]
 
 
+def test_a_run_that_is_not_of_the_model_is_left_alone(tracked, tmp_path):
+    experiment = tracked.create_experiment("production")
+    other = tracked.create_run(experiment).info.run_id
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "mlflow.json").write_text(json.dumps({"run_id": other}))
+    model = KMeans(4, tmp_path / "m", seed=1, use_mini_batch=False)
+    model.train(lambda: ROWS, [MLflowHook(model, "mine")], max_steps=2)
+    assert [run.info.status for run in runs_of(tracked, "mine")] == ["FINISHED"]
+    assert tracked.get_run(other).info.status == "RUNNING"
+    assert not tracked.get_run(other).data.metrics
+
+
 def test_the_command_records_a_run_and_prints_nothing_but_its_result(tracked, tmp_path, capsys):
     np.save(tmp_path / "rows.npy", np.ascontiguousarray(ROWS))
     job = train(str(tmp_path / "rows.npy"), str(tmp_path / "m"), "--steps", 2, "--json")
