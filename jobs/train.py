@@ -20,7 +20,7 @@ from dkmeans_jobs.input import open_input, refuse_memory, refuse_model_in_input
 from dkmeans_jobs.model_dir import load_input, save_input, summarize_starts
 from dkmeans_jobs.status import recorded
 
-from dkmeans import Dataset, Invalid, KMeans, RunConfig, checkpoints
+from dkmeans import Dataset, Invalid, KMeans, RunConfig, checkpoints, storage
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.config import AUTO
 from dkmeans.empty_clusters import EmptyClusters
@@ -77,10 +77,10 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
         dataset = dataset.standardize()
     rows = dataset.rows or 0  # the inputs of the command line always know their number of rows
     conditions = _stop_conditions(arguments, rows)
-    named = ", ".join(arguments.input)
+    named = ", ".join(map(storage.without_user, arguments.input))
     input_description = {"input": named, "columns": arguments.columns, "rows": rows}
     if arguments.weights is not None:
-        input_description["weights"] = arguments.weights
+        input_description["weights"] = storage.without_user(arguments.weights)
     if arguments.filter is not None:
         input_description["filter"] = arguments.filter
     checkpoint = _found(arguments)

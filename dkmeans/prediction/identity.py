@@ -33,7 +33,8 @@ class Prediction:
         checkpoint: Full path or URL of the checkpoint.
         centers_sha256: Digest of the centers: another checkpoint may get the same address.
         distance_metric: Name of the distance.
-        input: Name of the first rows. Rows of another name are another prediction.
+        input: Name of the first rows, without a password. Rows of another name are another
+            prediction.
         input_sha256: Digest of the sources of the rows and of their order. For rows in memory, it
             covers their values.
         rows: Number of rows.
@@ -84,7 +85,7 @@ class Prediction:
             checkpoint=storage.absolute(checkpoint.address),
             centers_sha256=sha256(centers),
             distance_metric=str(checkpoint.settings.distance_metric),
-            input=batch[0].source.name,
+            input=storage.without_user(batch[0].source.name),
             input_sha256=rows_sha256(batch),
             rows=batch.rows,
             columns=int(centers.shape[1]),

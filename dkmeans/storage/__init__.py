@@ -13,6 +13,7 @@ from dkmeans.storage.addresses import (
     local_path,
     natural_key,
     refuse_malformed,
+    without_user,
 )
 from dkmeans.storage.contents import (
     WRITE_ERRORS,
@@ -77,6 +78,7 @@ __all__ = [
     "supports_conditional_writes",
     "temporary_folder",
     "unreachable",
+    "without_user",
     "write",
     "write_files",
     "write_or_log",

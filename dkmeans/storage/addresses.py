@@ -126,6 +126,11 @@ def refuse_malformed(address: str) -> None:
         raise Invalid(f"{address!r} must have no name . or ..: an object store has no such folders")
 
 
+def without_user(address: str) -> str:
+    """Return an address without the user and the password of its URL: to be written to files."""
+    return re.sub(r"://[^/@]*@", "://", address)
+
+
 def last_name(path: str) -> str:
     """Return the last name of a path."""
     return path.rstrip("/").rpartition("/")[2]

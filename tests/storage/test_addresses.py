@@ -112,3 +112,16 @@ def test_an_archive_is_named_by_its_absolute_path(tmp_path, monkeypatch):
     assert storage.absolute("zip://x.npy::a.zip") == f"zip://x.npy::{tmp_path}/a.zip"
     assert storage.absolute("zip://x.npy::s3://b/a.zip") == "zip://x.npy::s3://b/a.zip"
     assert storage.absolute("s3://b/rows.zarr::x") == "s3://b/rows.zarr::x"
+
+
+@pytest.mark.parametrize(
+    ("address", "written"),
+    [
+        ("https://me:secret@host/x.npy?a=1", "https://host/x.npy?a=1"),
+        ("zip://x.npy::ftp://me:secret@host/a@b.zip", "zip://x.npy::ftp://host/a@b.zip"),
+        ("s3://bucket/rows@2024.zarr", "s3://bucket/rows@2024.zarr"),
+        ("/data/me@host/x.npy", "/data/me@host/x.npy"),
+    ],
+)
+def test_an_address_is_written_to_files_without_its_password(address, written):
+    assert storage.without_user(address) == written
