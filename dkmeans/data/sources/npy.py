@@ -12,6 +12,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import SEEK_END, BytesIO
+from tokenize import TokenError
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -203,10 +204,10 @@ def from_npy_file(address: str, *, allow_1d: bool = False) -> Cut:
         raise unreachable(address, error) from error
     try:
         header = _read_header(start)
-    except ValueError as error:
+    except (ValueError, TokenError) as error:
         raise InvalidData(f"{address} must be an .npy file: {error}") from error
     shape, dtype = header.table_shape if allow_1d else header.shape, header.dtype
-    is_table = len(shape) == 2 and shape[1] > 0 and not header.is_transposed
+    is_table = len(shape) == 2 and min(shape) >= 0 and shape[1] > 0 and not header.is_transposed
     if not is_table or dtype.kind not in "fiub":
         raise InvalidData(
             f"{address} must hold a 2-D array of numbers, with at least one column and in C order, "

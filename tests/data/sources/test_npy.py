@@ -85,8 +85,9 @@ def test_an_npy_file_that_is_cut_short_is_refused_by_its_length(address):
         b"\x93NUMPY\x01\x00\x76\x00{'descr'",
         npy(ROWS)[:60],
         b"PK\3\4" * 9,
+        b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'shape': ((((".ljust(117) + b"\n",
     ],
-    ids=["empty", "text", "magic", "half a header", "most of a header", "npz"],
+    ids=["empty", "text", "magic", "half a header", "most of a header", "npz", "open brackets"],
 )
 def test_files_of_other_formats_are_refused(data, tmp_path):
     path = tmp_path / "rows.npy"
@@ -106,6 +107,13 @@ def test_npy_files_of_other_shapes_are_refused_by_their_shape(shape, tmp_path):
     with pytest.raises(InvalidData, match="must hold a 2-D array of numbers") as caught:
         Dataset.from_npy(str(tmp_path / "rows.npy"))
     assert str(shape) in str(caught.value)
+
+
+def test_an_npy_file_of_a_negative_length_is_refused(tmp_path):
+    data = npy(ROWS).replace(str(ROWS.shape).encode(), f"(-{str(ROWS.shape)[1:]}".encode(), 1)
+    (tmp_path / "rows.npy").write_bytes(data)
+    with pytest.raises(InvalidData, match=r"must hold a 2-D array of numbers, .*, got shape \(-"):
+        Dataset.from_npy(str(tmp_path / "rows.npy"))
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
