@@ -5,7 +5,7 @@ one small file, the manifest, which lists the checkpoints that count. A crash at
 the earlier checkpoints as they were. Only the driver writes.
 
 `commit` writes and `loading` reads. `manifest` is the small file, `format` says what a sub-group
-holds, and `checkpoint` has the values that all share.
+holds, `validation` refuses what no fit has saved, and `checkpoint` has the values that all share.
 """
 
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop, variables
