@@ -28,8 +28,8 @@ class DistanceParts(NamedTuple):
         blocks: (b, 3) int64. The columns in the blocks in which NumPy adds them up: start, stop,
             and with how many sums before it the sum of a block is then added up.
         octet_sums: (8,) float64. Parallel sums of one row.
-        block_sums: (64, 8) float64. Sums of blocks that wait for others, as a stack: of eight rows,
-            or of one row in column 0.
+        block_sums: (64 x 8,) float64. Sums of blocks that wait for others, as a stack: of eight
+            rows each, or of one row.
     """
 
     blocks: IndexArray
@@ -40,7 +40,7 @@ class DistanceParts(NamedTuple):
 def new_distance_parts(d: int) -> DistanceParts:
     """Return work arrays for rows of d columns."""
     blocks = np.array(_blocks(0, d), np.int64)
-    return DistanceParts(blocks, np.empty(8), np.empty((_STACK_DEPTH, 8)))
+    return DistanceParts(blocks, np.empty(8), np.empty(_STACK_DEPTH * 8))
 
 
 def _blocks(start: int, stop: int) -> list[tuple[int, int, int]]:
@@ -98,10 +98,10 @@ def _pairwise_sum(
         )
         for _ in range(blocks[number, 2]):
             waiting -= 1
-            total = sums[waiting, 0] + total
-        sums[waiting, 0] = total
+            total = sums[waiting] + total
+        sums[waiting] = total
         waiting += 1
-    return sums[0, 0]
+    return sums[0]
 
 
 @inlined

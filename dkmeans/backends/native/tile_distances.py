@@ -39,28 +39,46 @@ def write_distances(
         scratch: Work arrays, as `kernels.Scratch`.
         distances: (n,) float64, changed from `start` on.
     """
-    blocks, sums = scratch.distance_parts.blocks, scratch.distance_parts.block_sums
+    parts, scales = scratch.distance_parts, scratch.exact_scales
+    sums, width = parts.block_sums, points.shape[1]
     for first in range(0, count, _OCTET):
-        few, waiting = min(count - first, _OCTET), 0
-        for number in range(len(blocks)):
-            begin, stop = blocks[number, 0], blocks[number, 1]
+        few = min(count - first, _OCTET)
+        if len(parts.blocks) == 1:  # most rows: 5 % less time than with a loop over one block
             _add_up(
-                points, start, first, few, scratch.exact_scales, centers.exact, clusters,
-                centers.cosine, begin, stop - begin, sums[waiting],
+                points, start, first, few, scales, centers.exact, clusters, centers.cosine, 0,
+                width, sums, 0,
             )  # fmt: skip
-            for _ in range(blocks[number, 2]):
-                waiting -= 1
-                for place in range(_OCTET):
-                    sums[waiting, place] += sums[waiting + 1, place]
-            waiting += 1
+        else:
+            _add_up_blocks(points, start, first, few, scales, centers, clusters, parts)
         for place in range(few):
-            distances[start + first + place] = from_total(sums[0, place], centers.cosine)
+            distances[start + first + place] = from_total(sums[place], centers.cosine)
+
+
+@compiled
+def _add_up_blocks(
+    points: Any, start: int, first: int, count: int, scales: Any, centers: Any, clusters: Any,
+    parts: Any,
+) -> None:  # fmt: skip
+    """Add up the terms of up to eight rows as `_add_up` does, over all blocks of columns."""
+    blocks, sums, end = parts.blocks, parts.block_sums, 0
+    for number in range(len(blocks)):
+        begin, stop = blocks[number, 0], blocks[number, 1]
+        _add_up(
+            points, start, first, count, scales, centers.exact, clusters, centers.cosine, begin,
+            stop - begin, sums, end,
+        )  # fmt: skip
+        for _ in range(blocks[number, 2]):
+            end -= _OCTET
+            for place in range(end, end + _OCTET):
+                sums[place] += sums[place + _OCTET]
+        end += _OCTET
 
 
 @as_intrinsic
 def _add_up(
     code: Code, points: Array, start: Value, first: Value, count: Value, scales: Array,
     targets: Array, clusters: Array, cosine: Value, begin: Value, width: Value, totals: Array,
+    end: Value,
 ) -> None:  # fmt: skip
     """Add up the terms of the distances of up to eight rows, over a block of columns.
 
@@ -76,7 +94,9 @@ def _add_up(
         cosine: True for the terms x c, False for (x - c)^2.
         begin: The first column of the block.
         width: Number of its columns.
-        totals: (8,) float64, overwritten. After the last row it has copies of that row's total.
+        totals: float64, of which eight elements are overwritten. After the last row they have
+            copies of that row's total.
+        end: Number of the first of these elements.
     """
     builder, eight = code.builder, code.size(_OCTET)
     vector = ir.VectorType(totals.element, _OCTET)
@@ -138,4 +158,4 @@ def _add_up(
     with builder.if_else(cosine) as branches:
         for which, branch in enumerate(branches):
             with branch:
-                code.store(total_of(which), totals.first)
+                code.store(total_of(which), code.at(totals.first, end))
