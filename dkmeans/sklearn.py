@@ -36,7 +36,7 @@ from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.columns import Names
 from dkmeans.data.dataset import Dataset
-from dkmeans.data.points import as_array, as_dtype, point_dtype
+from dkmeans.data.points import as_array, as_dtype, has_masked, point_dtype
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, rows_of
 from dkmeans.distance import Centers, Distance
@@ -57,7 +57,7 @@ from dkmeans.loss import inertia
 from dkmeans.partial_sums import accumulate
 from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.sklearn_callbacks import CallbackSupportMixin, step_hooks, with_callbacks
-from dkmeans.state import TrainState
+from dkmeans.state import FloatArray, TrainState
 
 with needs("dkmeans.sklearn", "sklearn"):
     from sklearn import get_config
@@ -368,7 +368,7 @@ class KMeans(
         """
         is_frame = is_dask_frame(given)
         if not (is_frame or is_dask_array(given)):
-            if np.ma.is_masked(given):  # scikit-learn ignores masks
+            if has_masked(given):  # scikit-learn ignores masks
                 raise InvalidData("X must have no masked values; fill them first")
             dtypes = [np.float64, np.float32]
             return validate_data(self, given, reset=reset, dtype=dtypes, order="C")
@@ -558,10 +558,9 @@ class MiniBatchKMeans(KMeans):
         state: TrainState | None = getattr(self, "_state", None)
         rows = self._rows(X, reset=state is None)
         if state is not None:
-            if not np.array_equal(self.cluster_centers_, state.centers):
-                # Assigned by the user. Means in float64 are those of the centers before.
-                state = replace(state, centers=np.asarray(self.cluster_centers_), means=None)
             rows = self._continuing(rows, state)
+            if not np.array_equal(self.cluster_centers_, state.centers):
+                state = replace(state, centers=self._assigned(state.centers), means=None)
         table = _table(rows, sample_weight)
         (batch,) = table.batches()
         engine = self._engine("memory://", ShiftTolerance(0.0))
@@ -573,6 +572,20 @@ class MiniBatchKMeans(KMeans):
         self._keep(state)
         self._label(rows, table)
         return self
+
+    def _assigned(self, before: FloatArray) -> FloatArray:
+        """Return the centers that the user has assigned to `cluster_centers_`, as a copy.
+
+        Raises:
+            ValueError: they are not finite numbers, or have another shape than those before.
+        """
+        centers = as_array(self.cluster_centers_, "cluster_centers_")
+        if centers.shape != before.shape or centers.dtype.kind not in "biuf":
+            must = f"an array of numbers {before.shape}"
+            raise Invalid(f"cluster_centers_ must be {must}, got {centers.shape} {centers.dtype}")
+        if not np.isfinite(centers).all():
+            raise Invalid("cluster_centers_ must be finite, got NaN or infinity")
+        return as_dtype(centers, before.dtype, "cluster_centers_").copy()
 
     def _continuing(self, rows: Any, state: TrainState) -> Any:
         """Return rows in the dtype of the centers.

@@ -578,6 +578,28 @@ def test_partial_fit_goes_on_from_centers_that_were_assigned():
     assert_allclose(model.cluster_centers_, other.cluster_centers_, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "assigned", [np.zeros((2, 3)), np.zeros((3, 2)), np.zeros(3), np.full((3, 3), np.nan), "abc"]
+)
+def test_partial_fit_refuses_assigned_centers_of_another_shape_or_kind(assigned):
+    model = MiniBatchKMeans(3, init=rows_of()[:3]).partial_fit(rows_of())
+    model.cluster_centers_ = assigned
+    with pytest.raises(ValueError, match="cluster_centers_ must be"):
+        model.partial_fit(rows_of())
+
+
+def test_assigned_centers_get_the_dtype_of_those_before():
+    rows, assigned = rows_of(dtype=np.float32), [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
+    model = MiniBatchKMeans(3, init=rows[:3]).partial_fit(rows)
+    model.cluster_centers_ = assigned
+    assert model.partial_fit(rows).cluster_centers_.dtype == np.float32
+
+
+def test_a_column_may_be_named_mask():
+    frame = pd.DataFrame(rows_of(), columns=["a", "_mask", "b"])
+    assert KMeans(3, random_state=0).fit(frame).inertia_ > 0
+
+
 def test_partial_fit_refuses_a_model_dir_and_full_batches(tmp_path):
     with pytest.raises(ValueError, match="model_dir must be None for partial_fit"):
         MiniBatchKMeans(3, model_dir=tmp_path).partial_fit(rows_of())

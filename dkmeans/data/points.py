@@ -30,7 +30,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         InvalidData: the values are rows of different lengths, or some are masked.
         InvalidType: the values cannot be converted, as tensors on a GPU cannot.
     """
-    if np.ma.is_masked(values):
+    if has_masked(values):
         raise InvalidData(f"{name} must have no masked values; fill them first")
     try:
         array = np.asarray(values)
@@ -47,6 +47,11 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     if is_foreign and np.can_cast(array.dtype, np.float32):
         return array.astype(np.float32)
     return array
+
+
+def has_masked(values: Any) -> bool:
+    """Return whether some values are masked. A data frame may have a column named `_mask`."""
+    return isinstance(values, np.ma.MaskedArray) and bool(np.ma.is_masked(values))
 
 
 def as_points(values: Any, name: str) -> FloatArray:

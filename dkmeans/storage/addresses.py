@@ -127,8 +127,11 @@ def refuse_malformed(address: str) -> None:
 
 
 def without_user(address: str) -> str:
-    """Return an address without the user and the password of its URL: to be written to files."""
-    return re.sub(r"://[^/@]*@", "://", address)
+    """Return an address without the password in its URL, and its user: to be written to files.
+
+    A name without a password stays: that of Azure is a container.
+    """
+    return re.sub(r"://[^/@:]*:[^/]*@", "://", address)
 
 
 def last_name(path: str) -> str:
