@@ -607,7 +607,9 @@ class MiniBatchKMeans(KMeans):
     def _keep(self, state: TrainState) -> None:
         super()._keep(state)
         # The epoch of a fit has ended: `partial_fit` has none.
-        self._state, self._metric = replace(state, epoch_centers=None), self.metric
+        # A copy: the user may write to `cluster_centers_`, which `partial_fit` looks for.
+        self._state = replace(state, centers=state.centers.copy(), epoch_centers=None)
+        self._metric = self.metric
 
     def _check_parameters(self) -> None:
         check_integer("batch_size", self.batch_size, 1)

@@ -567,15 +567,21 @@ def test_large_integers_are_first_centers_of_float64_rows():
     assert_array_equal(found, expected)
 
 
-def test_partial_fit_goes_on_from_centers_that_were_assigned():
-    rows, start = rows_of(), rows_of(seed=1)[:3]
-    model = MiniBatchKMeans(3, init=rows[:3]).partial_fit(rows[:100])
-    other = sklearn.cluster.MiniBatchKMeans(3, init=rows[:3], n_init=1, reassignment_ratio=0)
-    other.partial_fit(rows[:100])
-    for each in (model, other):
-        each.cluster_centers_ = start.copy()
-        each.partial_fit(rows[100:200])
-    assert_allclose(model.cluster_centers_, other.cluster_centers_, rtol=1e-12)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_partial_fit_goes_on_from_centers_that_were_assigned_or_written(dtype):
+    rows, start = rows_of(dtype=dtype), rows_of(seed=1, dtype=dtype)[:3]
+    for how in ("assigned", "written"):
+        model = MiniBatchKMeans(3, init=rows[:3])
+        other = sklearn.cluster.MiniBatchKMeans(3, init=rows[:3], n_init=1, reassignment_ratio=0)
+        for each in (model, other):
+            each.partial_fit(rows[:100])
+            if how == "assigned":
+                each.cluster_centers_ = start.copy()
+            else:
+                each.cluster_centers_[:] = start
+            each.partial_fit(rows[100:200])
+        rtol = 1e-12 if dtype == np.float64 else 1e-5
+        assert_allclose(model.cluster_centers_, other.cluster_centers_, rtol=rtol, atol=rtol)
 
 
 @pytest.mark.parametrize(

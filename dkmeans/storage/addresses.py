@@ -127,11 +127,10 @@ def refuse_malformed(address: str) -> None:
 
 
 def without_user(address: str) -> str:
-    """Return an address without the password in its URL, and its user: to be written to files.
-
-    A name without a password stays: that of Azure is a container.
-    """
-    return re.sub(r"://[^/@:]*:[^/]*@", "://", address)
+    """Return an address without the user and the password in its URL: to be written to files."""
+    if scheme_of(address) in AZURE:  # the name before @ is a container
+        return address
+    return re.sub(r"://[^/?#]*@", "://", address)
 
 
 def last_name(path: str) -> str:

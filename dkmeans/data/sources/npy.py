@@ -165,6 +165,8 @@ def _read_header(data: bytes) -> _Header:
     start = file.tell()
     try:
         shape, is_fortran, dtype = read(file)
+    except (TypeError, SyntaxError, TokenError) as error:  # NumPy parses the header as Python
+        raise ValueError(f"its header cannot be read: {error}") from error
     except SystemError:
         # NumPy parses the header as Python. Python before 3.11.8 counts the depth of what it parses
         # for all threads together, and may fail while another thread parses
@@ -204,7 +206,7 @@ def from_npy_file(address: str, *, allow_1d: bool = False) -> Cut:
         raise unreachable(address, error) from error
     try:
         header = _read_header(start)
-    except (ValueError, TokenError) as error:
+    except ValueError as error:
         raise InvalidData(f"{address} must be an .npy file: {error}") from error
     shape, dtype = header.table_shape if allow_1d else header.shape, header.dtype
     is_table = len(shape) == 2 and min(shape) >= 0 and shape[1] > 0 and not header.is_transposed

@@ -86,8 +86,18 @@ def test_an_npy_file_that_is_cut_short_is_refused_by_its_length(address):
         npy(ROWS)[:60],
         b"PK\3\4" * 9,
         b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'shape': ((((".ljust(117) + b"\n",
+        b"\x93NUMPY\x01\x00\x76\x00" + b"{[]: '<f4'}".ljust(117) + b"\n",
     ],
-    ids=["empty", "text", "magic", "half a header", "most of a header", "npz", "open brackets"],
+    ids=[
+        "empty",
+        "text",
+        "magic",
+        "half a header",
+        "most of a header",
+        "npz",
+        "open brackets",
+        "no keys",
+    ],
 )
 def test_files_of_other_formats_are_refused(data, tmp_path):
     path = tmp_path / "rows.npy"
