@@ -16,7 +16,7 @@ from dkmeans.errors import Invalid
 
 @contextmanager
 def needs(what: str, extra: str) -> Iterator[None]:
-    """Replace a failed import in the block by an error that says what needs which extra.
+    """Replace a failed import in the block by an error that names what needs the extra.
 
     Raises:
         Invalid: a package is not installed.

@@ -216,5 +216,5 @@ def _is_iteration(entry: Any) -> bool:
 
 
 def time_now() -> str:
-    """Return the time, ISO 8601."""
+    """Return the present time in UTC, as ISO 8601 text."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

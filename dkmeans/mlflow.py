@@ -60,7 +60,8 @@ class MLflowHook(SessionRunHook):
     The run has the parameters of the model, the numbers of each iteration (those of
     `model.history`) as metrics at its step, and at the end the report (`report.html`) and the
     model, as a pyfunc named `model` that returns cluster indices with NumPy alone. A call that goes
-    on after an error or an interrupt continues the run of that call, in the experiment of that run.
+    on after an error or an interrupt continues the run of that call, in the experiment of that run,
+    if the model is still in the same directory.
 
     A server that does not answer, or an address that MLflow cannot use, never ends a call: the run
     stays incomplete, with one warning. The hook needs the extra `mlflow`.

@@ -232,7 +232,7 @@ def _short(value: float, deviation: float) -> str:
 
 
 def digits_for(value: float, deviation: float, fewest: int) -> int:
-    """Return how many digits of a value a reader needs, among values of a standard deviation.
+    """Return how many digits of a value a reader needs, among values with this deviation.
 
     The deviation is 0 if it is not known. In any case there are as many digits as `fewest`.
     """

@@ -210,7 +210,7 @@ def scale_remarks(batch: Batch, found: Preflight, executor: Executor) -> list[st
 
 
 def center_scale_remarks(centers: FloatArray, names: Names) -> list[str]:
-    """Return a sentence on different scales of the columns of the first centers, (k, d), if any.
+    """Return a sentence on different scales of columns, if the first centers, (k, d), have any.
 
     The scales of few centers are not compared. Centers that are too small to square get a sentence
     however few they are.

@@ -116,7 +116,8 @@ def write_report(
 
     Args:
         model: The model, as `load` returns it.
-        output: Path or URL of the page, which ends in `.html`. Only an earlier page is replaced.
+        output: Path or URL of the page, which ends in `.html` or `.htm`. Only an earlier page is
+            replaced.
         input_fn: Returns the rows that the clusters are described by; they are read once. None
             describes the model without rows.
 

@@ -49,8 +49,8 @@ _MISTAKES = {
 }
 
 
-class Counter:
-    """A counter, which functions find in a context variable.
+class EventCount:
+    """A number of events, such as retries, which functions find in a context variable.
 
     Attributes:
         count: The number so far.
@@ -61,7 +61,7 @@ class Counter:
 
 
 # Counts the retries of the current context, if an executor has set it.
-retries: ContextVar[Counter | None] = ContextVar("retries", default=None)
+retries: ContextVar[EventCount | None] = ContextVar("retries", default=None)
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 16.0

@@ -9,7 +9,7 @@ from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors.reduction import skips
 from dkmeans.partial_sums import StartCenters, accumulate, accumulate_starts
-from dkmeans.retry import Counter
+from dkmeans.retry import EventCount
 
 
 def chunk_of(rows):
@@ -33,7 +33,7 @@ def test_a_start_goes_on_with_its_own_bounds_when_another_one_has_ended(monkeypa
     )
 
     def skipped(centers, numbers):
-        counter = Counter()
+        counter = EventCount()
         skips.set(counter)
         accumulate_starts(loaded, StartCenters(centers, False, False, numbers))
         return counter.count

@@ -30,7 +30,7 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
 
     Raises:
         KeyError: there are no centers.
-        ValueError: an array has another shape or dtype, or values that cannot be right.
+        ValueError: an array has another shape or kind of dtype, or values that cannot be right.
     """
     centers = arrays["centers"]
     _expect(centers.ndim == 2 and centers.size > 0, "centers must be 2-D and not empty")

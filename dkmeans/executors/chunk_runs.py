@@ -22,7 +22,7 @@ from dkmeans.data.chunks import LoadedChunk
 from dkmeans.errors import ResultLost
 from dkmeans.executors.read_ahead import loaded
 from dkmeans.executors.reduction import Cost, Throughput, skips
-from dkmeans.retry import Counter, retries
+from dkmeans.retry import EventCount, retries
 from dkmeans.state import Growing, M, on_host, sum_up
 
 V = TypeVar("V")
@@ -146,7 +146,7 @@ def reduce_runs(
         value: Second argument of the function.
     """
     # No other call uses this context meanwhile. Reading threads copy it, so they count here too.
-    retried, skipped = Counter(), Counter()
+    retried, skipped = EventCount(), EventCount()
     retries.set(retried)
     skips.set(skipped)
 
@@ -172,8 +172,8 @@ def _reduce_run(
     run: Run,
     chunks: Iterator[LoadedChunk],
     value: V,
-    retried: Counter,
-    skipped: Counter,
+    retried: EventCount,
+    skipped: EventCount,
 ) -> RunTotal[M]:
     read_seconds = compute_seconds = 0.0
     before = retried.count, skipped.count

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from dkmeans.retry import Counter
+from dkmeans.retry import EventCount
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ _SHORTEST_SECONDS = 1e-4
 
 
 # Counts the distances that functions of chunks need not compute, if an executor has set it.
-skips: ContextVar[Counter | None] = ContextVar("skips", default=None)
+skips: ContextVar[EventCount | None] = ContextVar("skips", default=None)
 # Number of the training that the current call is of, if several share their reads (`shared_reads`).
 participant: ContextVar[int] = ContextVar("participant", default=0)
 

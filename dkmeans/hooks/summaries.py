@@ -62,7 +62,7 @@ class EventFile:
         self._failed = False
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Add points by the names of their charts; write if the last write is two minutes old."""
+        """Add points by the names of their charts; write if the last write was two minutes ago."""
         event, summary = _event(step), []
         for name, value in values.items():
             summary.append({"tag": name, "simple_value": float(value)})

@@ -2,7 +2,7 @@
 
 `output` cuts the rows of a prediction into regions on the driver. Where the input and the output
 are Parquet, a region is a file of the input, or a part of a very large one. Its file has the name
-of the input's file (that of a part also a number). So both can be joined by position, unless a
+of the input's file (of a part with a number). So both can be joined by position, unless a
 filter leaves out rows of the input. All other regions are numbered, and have one size.
 """
 

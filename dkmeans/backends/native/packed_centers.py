@@ -60,7 +60,7 @@ class PackedCentersCache:
     ) -> Packing:
         """Return the packed centers for rows of a dtype, with the tile that they are packed for.
 
-        With `with_second` also for second nearest centers.
+        With `with_second`, second nearest centers can be found too.
         """
         # Other threads wait here rather than pack the same centers again.
         with self._lock:

@@ -37,7 +37,8 @@ def files(
 ) -> dict[str, bytes]:
     """Return the files of a SavedModel by their names in its directory, `saved_model.pb` last.
 
-    There is a graph for each mode of `receivers`; `as_text` in `saved_model.pbtxt`.
+    There is a graph for each mode of `receivers`. With `as_text` the graphs are written as text,
+    to `saved_model.pbtxt`.
 
     Raises:
         InvalidData: the inputs do not have as many columns as the model.
