@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 import threading
 import time
@@ -35,6 +36,11 @@ _LONG_SECONDS = 2
 # Colors of messages.
 _STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
 _TRACEBACKS = logging.Formatter()
+# Control characters, separators of lines, controls of the direction of a text, and lone surrogates.
+# Other characters without a glyph, such as joiners and wide spaces, are parts of words.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 # Heights of a curve, and the number of losses that it shows.
 _HEIGHTS, _CURVE_LOSSES = "▁▂▃▄▅▆▇█", 24
 
@@ -54,13 +60,11 @@ def text_of(record: logging.LogRecord) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text with escapes for what breaks lines or moves the cursor of a terminal.
+    """Return a text with escapes for what breaks lines, or moves the cursor of a terminal.
 
     Names of columns and files may hold anything.
     """
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class _TextFormatter(logging.Formatter):

@@ -144,11 +144,11 @@ def _check_output(address: str) -> None:
     """Refuse to replace a file that is no report, and a place where none can be written.
 
     Raises:
-        Invalid: the address does not end in `.html`, a folder or another file is at it, or the disk
-            refuses to write there.
+        Invalid: the address does not end in `.html` or `.htm`, a folder or another file is at it,
+            or the disk refuses to write there.
     """
     if not address.lower().endswith((".html", ".htm")):
-        raise Invalid(expected("output", "a path or URL that ends in .html", address))
+        raise Invalid(expected("output", "a path or URL that ends in .html or .htm", address))
     if storage.is_folder(address):
         raise Invalid(expected("output", "the path or URL of a file, not of a folder", address))
     end, size = storage.read_end(address, len(_END))

@@ -296,7 +296,7 @@ class KMeans(
         if self.batch_size is not None:
             check_integer("batch_size", self.batch_size, 1)
         tol: Any = self.tol
-        if isinstance(tol, bool) or not isinstance(tol, float | int | np.number):
+        if isinstance(tol, bool) or not isinstance(tol, float | int | np.integer | np.floating):
             raise InvalidType(expected("tol", "a number >= 0", tol))
         if not tol >= 0:
             raise Invalid(expected("tol", "a number >= 0", tol))
@@ -697,6 +697,8 @@ def _table(rows: Any, weights: Any) -> Dataset:
     Raises:
         ValueError: the weights cannot be used.
     """
+    if has_masked(weights):
+        raise InvalidData("sample_weight must have no masked values; fill them first")
     if weights is not None and not is_dask_array(rows):
         checked = _check_sample_weight(weights, rows, ensure_non_negative=True)
         weights = None if (checked == 1).all() else checked

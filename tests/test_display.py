@@ -15,6 +15,7 @@ from dkmeans.display import (
     attached,
     curve,
     live_on_terminal,
+    printable,
     shown,
     with_time_left,
 )
@@ -133,6 +134,12 @@ def test_names_cannot_break_a_line_or_move_the_cursor(capsys):
         library.info("columns %s", "a\n2026-01-01 forged\x1b[31m, größe")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(r"columns a\n2026-01-01 forged\x1b[31m, größe")
+    assert printable("\u2028\u202e\ud800\x85") == r"\u2028\u202e\ud800\x85"
+
+
+@pytest.mark.parametrize("name", ["東京\u3000駅", "می\u200cروم", "👩\u200d🚀", "10\u00a0km"])
+def test_characters_of_words_stay_as_they_are(name):
+    assert printable(name) == name
 
 
 def test_a_display_that_fails_ends_no_call():

@@ -430,6 +430,7 @@ def test_a_verbose_fit_shows_its_progress(capsys):
         ({"max_iter": 0}, "max_iter must be an integer >= 1, got 0"),
         ({"tol": -1}, "tol must be a number >= 0, got -1"),
         ({"tol": None}, "tol must be a number >= 0, got None"),
+        ({"tol": np.complex128(1)}, "tol must be a number >= 0, got "),
         ({"metric": "l1"}, "metric must be 'squared_euclidean' or 'cosine', got 'l1'"),
         ({"init": "best"}, "init must be 'k-means||', 'k-means++', 'random', an array"),
         ({"init": np.eye(2)}, "init must be an array (n_clusters = 3, d), a name or a function, "),
@@ -558,6 +559,8 @@ def test_masked_rows_and_centers_are_refused():
         KMeans(3).fit(rows)
     with pytest.raises(ValueError, match="init must have no masked values"):
         KMeans(3, init=np.ma.masked_less(rows_of()[:3], 1)).fit(rows_of())
+    with pytest.raises(ValueError, match="sample_weight must have no masked values"):
+        KMeans(3).fit(rows_of(), sample_weight=np.ma.masked_less(rows_of()[:, 0], 1))
 
 
 def test_large_integers_are_first_centers_of_float64_rows():

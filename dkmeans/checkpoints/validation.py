@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Prefixes of the arrays of further starts, and of planes with their number.
-_START = re.compile(r"start_\d+_")
-_PLANE = re.compile(r"plane_(0|-?[1-9]\d?)")
+_START = re.compile(r"start_(0|[1-9][0-9]*)_")
+_PLANE = re.compile(r"plane_(0|-?[1-9][0-9]?)")
 # No grid has exponents beyond this, up or down.
 _LARGEST_EXPONENT = 2000
-_FLOATS, _INTEGERS, _NUMBERS = "f", "iu", "iuf"
+# Dtypes of the arrays: rows have the first ones, and counts are numbers or sums of weights.
+_ROWS, _FLOATS, _INTEGERS, _COUNTS = ("f4", "f8"), ("f8",), ("i8",), ("i8", "f8")
 
 
 def check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -30,19 +31,19 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
 
     Raises:
         KeyError: there are no centers.
-        ValueError: an array has another shape or kind of dtype, or values that cannot be right.
+        ValueError: an array has another shape or dtype, or values that cannot be right.
     """
     centers = arrays["centers"]
     _expect(centers.ndim == 2 and centers.size > 0, "centers must be 2-D and not empty")
     k, d = centers.shape
     for name, array in arrays.items():
-        plain = _START.sub("", name, count=1)
-        prefix = name.removesuffix(plain)
-        shape, kinds = _form(plain, k, d, len(arrays.get(f"{prefix}pending_farthest_apart", ())))
-        got = f"got {array.shape} of {array.dtype}"
-        _expect(
-            array.shape == shape and array.dtype.kind in kinds, f"{name} must be {shape}, {got}"
-        )
+        start = _START.match(name)
+        prefix = start[0] if start else ""
+        plain = name[len(prefix) :]
+        shape, dtypes = _form(plain, k, d, _length(arrays.get(f"{prefix}pending_farthest_apart")))
+        must = f"{shape} of {' or '.join(str(np.dtype(each)) for each in dtypes)}"
+        is_right = array.shape == shape and any(array.dtype == each for each in dtypes)
+        _expect(is_right, f"{name} must be {must}, got {array.shape} of {array.dtype}")
         _check_values(name, plain, array, k)
 
 
@@ -63,16 +64,20 @@ def check_numbers(numbers: Mapping[str, Any]) -> None:
     )
 
 
-def _form(name: str, k: int, d: int, farthest: int) -> tuple[tuple[int, ...], str]:
-    """Return the shape of an array, and the kinds of its dtype."""
+def _length(array: NDArray[Any] | None) -> int:
+    return 0 if array is None or array.ndim == 0 else len(array)
+
+
+def _form(name: str, k: int, d: int, farthest: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the shape of an array, and the dtypes that it may have."""
     forms = {
-        "centers": ((k, d), _FLOATS),
-        "counts": ((k,), _NUMBERS),
+        "centers": ((k, d), _ROWS),
+        "counts": ((k,), _COUNTS),
         "means": ((k, d), _FLOATS),
-        "epoch_centers": ((k, d), _FLOATS),
+        "epoch_centers": ((k, d), _ROWS),
         "column_means": ((d,), _FLOATS),
         "column_deviations": ((d,), _FLOATS),
-        "pending_counts": ((k,), _NUMBERS),
+        "pending_counts": ((k,), _COUNTS),
         "pending_sums": ((k, d), _FLOATS),
         "pending_plane": ((k, d), _INTEGERS),
         "pending_exponents": ((d,), _INTEGERS),
@@ -97,8 +102,10 @@ def _check_values(name: str, plain: str, array: NDArray[Any], k: int) -> None:
     if plain.endswith("exponents"):
         is_inside = (array >= -_LARGEST_EXPONENT) & (array <= _LARGEST_EXPONENT)
         _expect(bool(is_inside.all()), f"{name} must be up to {_LARGEST_EXPONENT} in size")
-    if plain.endswith("counts") or plain == "pending_farthest_copies":
+    if plain.endswith("counts"):
         _expect(bool((array >= 0).all()), f"{name} must be >= 0")
+    if plain == "pending_farthest_copies":
+        _expect(bool((array >= 1).all()), f"{name} must be >= 1")
     if plain == "pending_farthest_winners":
         _expect(bool(((array >= 0) & (array < k)).all()), f"{name} must be numbers of centers")
     if plain == "column_deviations":

@@ -138,9 +138,15 @@ def is_empty(address: str) -> bool:
 
 
 def rename(address: str, new: str) -> None:
-    """Rename a file or folder; the new address is in the same store. An object store copies it."""
+    """Rename a file; the new address is in the same store. An object store copies it."""
     fs, path = filesystem(address)
-    fs.mv(path, filesystem(new)[1], recursive=True)
+    _, new_path = filesystem(new)
+    if isinstance(fs, LocalFileSystem):
+        fs.mv(path, new_path)
+        return
+    # The `mv` of other file systems would take names for patterns.
+    fs.cp_file(path, new_path)
+    fs.rm_file(path)
 
 
 def remove(address: str) -> None:

@@ -43,12 +43,17 @@ def filled(number):
         ("centers", lambda array: array[:, 0].copy()),
         ("centers", lambda array: array[:0]),
         ("centers", lambda array: array.astype(np.int64)),
+        ("centers", lambda array: array.astype(np.float16)),
         ("centers", filled(np.nan)),
+        ("counts", lambda array: array.astype(np.float32)),
         ("counts", filled(-1)),
         ("column_deviations", filled(0)),
         ("pending_exponents", filled(2**31)),
         ("pending_exponents", filled(-(2**31))),
         ("pending_plane_0", lambda array: array.astype(np.float64)),
+        ("pending_plane_0", lambda array: array.astype(np.uint64)),
+        ("pending_exponents", lambda array: array.astype(np.int16)),
+        ("pending_farthest_copies", filled(0)),
         ("pending_farthest_winners", filled(4)),
         ("pending_farthest_copies", lambda array: array[:-1].copy()),
     ],
@@ -66,6 +71,11 @@ def test_arrays_of_further_starts_are_checked_and_other_names_refused(saved):
         check_arrays({**arrays, "start_1_counts": np.zeros(1)})
     with pytest.raises(ValueError, match="pending_plane_x must be the name of an array"):
         check_arrays({**arrays, "pending_plane_x": arrays["pending_plane_0"]})
+    with pytest.raises(ValueError, match="pending_farthest_.* must be"):
+        check_arrays({**arrays, "pending_farthest_apart": np.array(1.0)})
+    for name in ("start_01_counts", "start_٣_counts", "censtart_1_ters"):
+        with pytest.raises(ValueError, match=f"{name} must be the name of an array"):
+            check_arrays({**arrays, name: arrays["counts"]})
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,16 @@ def test_a_renamed_file_is_found_under_its_new_name_only(place):
 
 
 @everywhere
+def test_a_name_with_the_characters_of_patterns_is_renamed_as_it_is(place):
+    for name in ("x[1]/a", "x1/a"):
+        storage.write(f"{place}/{name}", name.encode())
+    storage.rename(f"{place}/x[1]/a", f"{place}/x[1]/b?")
+    assert storage.children(f"{place}/x1") == ["a"]
+    assert storage.children(f"{place}/x[1]") == ["b?"]
+    assert storage.read(f"{place}/x[1]/b?").data == b"x[1]/a"
+
+
+@everywhere
 def test_removing_a_folder_removes_everything_below_it_and_nothing_else(place):
     for name in ("folder/x", "folder/deep/y", "folder-not/z", "file"):
         storage.write(f"{place}/{name}", b"1")

@@ -47,7 +47,8 @@ class Resident:
     @property
     def bytes(self) -> int:
         """Total size in bytes of the resident rows."""
-        return sum(array.nbytes for array in self._arrays.values())
+        with self._lock:
+            return sum(array.nbytes for array in self._arrays.values())
 
     def find(self, points: FloatArray) -> Any:
         """Return these rows on the device; None if they are not there."""

@@ -10,7 +10,7 @@ HOST = set(llvm.get_host_cpu_features().flatten().split(","))
 
 
 def test_the_instruction_sets_are_those_that_numba_compiles_for(monkeypatch):
-    assert processor.features() - {"+dotprod"} == HOST
+    assert processor.features() - {"+dotprod"} == HOST - {"+dotprod"}
     monkeypatch.setattr(config, "CPU_FEATURES", "+avx,-avx512f")
     assert processor.features() == {"+avx", "-avx512f"}
     assert processor.vector_bytes.__wrapped__() == 32
