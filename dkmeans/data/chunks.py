@@ -7,6 +7,7 @@ executors pass it to the function that they map over a batch.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -134,6 +135,22 @@ class Whole:
 
     __slots__ = ()
     chunk_rows: ClassVar[None] = None
+
+
+class Weights(ABC):
+    """Base of sources of weights that remember where no weight is zero."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def are_positive(self, start: int, stop: int, weights: FloatArray) -> bool:
+        """Return whether no weight is zero; looked up only once if the weights may not change.
+
+        Args:
+            start: Number of the first row.
+            stop: Number of the row after the last one.
+            weights: (stop - start,) their weights.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +315,11 @@ class Chunk:
         if self.weights is None:
             return LoadedChunk(self, points)
         weights = self.of_weights().load(1)[:, 0]
-        if weights.min(initial=1.0) > 0:
+        if isinstance(self.weights, Weights):
+            are_positive = self.weights.are_positive(self.start, self.stop, weights)
+        else:  # a view, such as that of a shuffled chunk
+            are_positive = have_no_zeros(weights)
+        if are_positive:
             return LoadedChunk(self, points, weights)
         kept = np.flatnonzero(weights)
         return LoadedChunk(self, points[kept], weights[kept], kept)
@@ -395,6 +416,11 @@ class Chunk:
             f"values of {self.source.name} are up to {np.abs(points).max():g}, too large for "
             f"squared distances{also} to be finite; scale the columns first"
         )
+
+
+def have_no_zeros(weights: FloatArray) -> bool:
+    """Return whether no weight, of those that were checked, is zero."""
+    return bool(weights.min(initial=1.0) > 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from dkmeans.data.batches import Batch, Part
-from dkmeans.data.chunks import Chunk, Source
+from dkmeans.data.chunks import Chunk, Source, Weights, have_no_zeros
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.errors import InvalidData, InvalidType, counted
 from dkmeans.state import FloatArray
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+# Rows of a span that is remembered: batches may have millions of smaller ones.
+_LARGE_SPAN = 2**12
 # float64 holds every integer up to this one.
 _LARGEST_EXACT_INTEGER = 2**53
 
@@ -33,18 +38,15 @@ def begin_call() -> None:
     _calls += 1
 
 
-class _Held(dict[int, tuple[int, FloatArray]]):
-    """Weights of parts: a view of contiguous float64 weights, a copy of others. Not pickled.
-
-    Each comes with the number of the call that has read it.
-    """
+class _Remembered(dict[K, V]):
+    """What this process has found out about weights: it is not pickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Held, ()
+        return _Remembered, ()
 
 
 @dataclass(frozen=True, slots=True)
-class RowWeights:
+class RowWeights(Weights):
     """The weights of the rows of another source, checked, as a column of float64.
 
     Attributes:
@@ -54,7 +56,10 @@ class RowWeights:
         chunk_rows: As in the other source, so that weights are cached with their rows.
         checked: Parts in memory, and their rows, whose weights have been checked, with the number
             of the call. Grows by `read`.
-        held: The weights in memory by the number of their part, once they are read.
+        held: The weights in memory by the number of their part, once they are read: a view of
+            contiguous float64 weights, a copy of others. Each with the number of the call.
+        positive: First and stop row of large spans without zeros, with the number of the call.
+            Grows by `are_positive`: to look at all weights takes longer than a late iteration.
     """
 
     parts: tuple[Chunk, ...]
@@ -62,9 +67,14 @@ class RowWeights:
     rows: int
     chunk_rows: int | None
     checked: dict[tuple[int, int, int], int] = field(
-        default_factory=dict, repr=False, compare=False
+        default_factory=_Remembered, repr=False, compare=False
     )
-    held: _Held = field(default_factory=_Held, repr=False, compare=False)
+    held: dict[int, tuple[int, FloatArray]] = field(
+        default_factory=_Remembered, repr=False, compare=False
+    )
+    positive: dict[tuple[int, int], int] = field(
+        default_factory=_Remembered, repr=False, compare=False
+    )
 
     width: ClassVar[int] = 1
     dtype: ClassVar[np.dtype[np.float64]] = np.dtype(np.float64)
@@ -121,7 +131,18 @@ class RowWeights:
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """Return the weights of changed sources."""
         parts = tuple(part.with_leaves(change) for part in self.parts)
-        return replace(self, parts=parts, checked={}, held=_Held())
+        return replace(
+            self, parts=parts, checked=_Remembered(), held=_Remembered(), positive=_Remembered()
+        )
+
+    def are_positive(self, start: int, stop: int, weights: FloatArray) -> bool:
+        """Return whether no weight is zero; a large span is looked at once in a call."""
+        if self.positive.get((start, stop)) == _calls:
+            return True
+        are_positive = have_no_zeros(weights)
+        if are_positive and stop - start >= _LARGE_SPAN:
+            self.positive[start, stop] = _calls
+        return are_positive
 
 
 def _checked(chunk: Chunk) -> FloatArray:

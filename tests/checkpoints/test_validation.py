@@ -71,7 +71,7 @@ def test_arrays_of_further_starts_are_checked_and_other_names_refused(saved):
         check_arrays({**arrays, "start_1_counts": np.zeros(1)})
     with pytest.raises(ValueError, match="pending_plane_x must be the name of an array"):
         check_arrays({**arrays, "pending_plane_x": arrays["pending_plane_0"]})
-    with pytest.raises(ValueError, match="pending_farthest_.* must be"):
+    with pytest.raises(ValueError, match=r"pending_farthest_.* must be"):
         check_arrays({**arrays, "pending_farthest_apart": np.array(1.0)})
     for name in ("start_01_counts", "start_٣_counts", "censtart_1_ters"):
         with pytest.raises(ValueError, match=f"{name} must be the name of an array"):

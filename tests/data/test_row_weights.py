@@ -160,6 +160,24 @@ def test_weights_that_change_between_two_calls_are_read_and_checked_anew(dtype, 
         model.evaluate(lambda: dataset)
 
 
+def test_zeros_are_looked_for_once_in_a_call_if_a_span_is_large(monkeypatch):
+    looked, look = [], row_weights.have_no_zeros
+    monkeypatch.setattr(row_weights, "have_no_zeros", lambda w: looked.append(len(w)) or look(w))
+    weights = np.ones(10_000)
+    (chunk,) = weighted(table(np.zeros(10_000), (10_000,)), table(weights, (10_000,)), "table")
+    for _ in range(2):
+        for part in (chunk, chunk.cut(0, 9_000), chunk.cut(5, 9)):
+            assert part.loaded().kept is None
+    assert looked == [10_000, 9_000, 4, 4]
+    assert pickle.loads(pickle.dumps(chunk)).weights.positive == {}
+    weights[7] = 0
+    row_weights.begin_call()
+    for _ in range(2):
+        assert len(chunk.loaded().points) == 9_999
+        assert chunk.cut(5, 9).loaded().kept.tolist() == [0, 1, 3]
+    assert looked[4:] == [10_000, 4, 10_000, 4]
+
+
 def test_weights_that_are_held_do_not_travel_and_are_not_those_of_a_copy():
     weights = np.arange(20.0)
     batch = lent(batch_of(weights))
