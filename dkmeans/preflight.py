@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -135,9 +135,8 @@ def examine(
     # Chunks are cut by their size in the stored dtype; decoded they may be larger.
     widening = max(dtype.itemsize / np.dtype(source.dtype).itemsize for source in leaves)
     own = int(target_bytes * max(1.0, widening))
-    remarks = tuple(_chunk_remarks(leaves, largest, own, batch, memory)) if is_stored else ()
     found = Preflight(
-        rows, width, names or (), str(dtype), len(batch), largest, is_stored, memory, cache, remarks
+        rows, width, names or (), str(dtype), len(batch), largest, is_stored, memory, cache, ()
     )
     if cache == MEMORY and found.cached_share < 1:
         size = "rows of unknown size" if found.bytes is None else f"{readable(found.bytes)} of rows"
@@ -145,7 +144,8 @@ def examine(
             "cache must be 'auto' or 'none' for rows that do not fit in memory, got 'memory': "
             f"{size}, and room for {readable(memory.room)} in the memory of {memory}"
         )
-    return found
+    remarks = _chunk_remarks(found, leaves, own, batch) if is_stored else ()
+    return replace(found, remarks=tuple(remarks))
 
 
 def _leaves(sources: Iterator[Source]) -> Iterator[Source]:
@@ -157,19 +157,17 @@ def _leaves(sources: Iterator[Source]) -> Iterator[Source]:
             yield source
 
 
-def _chunk_remarks(
-    leaves: list[Source], largest: int, own: int, batch: Batch, memory: Memory
-) -> Iterator[str]:
+def _chunk_remarks(found: Preflight, leaves: list[Source], own: int, batch: Batch) -> Iterator[str]:
     """Yield sentences on chunks that are too large, too small or too few.
 
     Args:
+        found: The facts about the fit.
         leaves: The sources.
-        largest: Size in bytes of the largest chunk, decoded.
         own: Size in bytes of the chunks that the library cuts itself, decoded. Larger chunks come
             from larger chunks of the storage: only these can be written smaller.
         batch: The batch of the first step.
-        memory: Workers, threads and memory of the executor.
     """
+    memory, largest = found.memory, found.chunk_bytes
     row = max(1, largest // max(1, int(batch.sizes().max())))
     most = memory.spare // max(1, _HELD_PER_THREAD * memory.threads_per_worker)
     good_bytes = min(max(_GOOD_BYTES, own), max(most, own))
@@ -193,13 +191,13 @@ def _chunk_remarks(
                 f"{source.name} is stored in {counted(pieces, 'chunk')} of {readable(size)}: to "
                 f"ask for each takes longer than to read it; write the rows in chunks of {good}"
             )
-    if len(batch) < memory.threads and largest > own:
+    # The threads of a worker compute pieces of chunks that are cached (`executors.chunk_pieces`).
+    is_cached = found.cached_share == 1
+    number, each = (memory.workers, "worker") if is_cached else (memory.threads, "thread")
+    if len(batch) < number and largest > own:
         chunks = f"{counted(len(batch), 'chunk')} {'is' if len(batch) == 1 else 'are'} too few"
-        rows = counted(-(-batch.rows // memory.threads), "row")
-        yield (
-            f"{chunks} for {counted(memory.threads, 'thread')}; write the rows in chunks of at "
-            f"most {rows}"
-        )
+        rows = counted(-(-batch.rows // number), "row")
+        yield f"{chunks} for {counted(number, each)}; write the rows in chunks of at most {rows}"
 
 
 def scale_remarks(batch: Batch, found: Preflight, executor: Executor) -> list[str]:

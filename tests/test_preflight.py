@@ -107,14 +107,20 @@ def test_chunks_too_small_to_be_worth_a_request_are_remarked_upon(store):
 
 
 def test_fewer_chunks_than_threads_are_remarked_upon(store):
-    (remark,) = examined(store(196_608, 64, 65_536), Machines()).remarks
+    (remark,) = examined(store(196_608, 64, 65_536), Machines(), "none").remarks
     assert "3 chunks are too few for 4 threads" in remark
     assert remark.endswith("write the rows in chunks of at most 49,152 rows")
 
 
-def test_one_chunk_is_too_few_in_the_singular(store):
+def test_fewer_cached_chunks_than_threads_are_cut_and_need_no_remark(store):
+    assert examined(store(196_608, 64, 65_536), Machines()).remarks == ()
+
+
+def test_one_cached_chunk_is_too_few_for_two_workers(store):
     (remark,) = examined(store(131_072, 64, 131_072), Machines(limit=4 * GB)).remarks
-    assert remark.startswith("1 chunk is too few for 4 threads; ")
+    assert remark == (
+        "1 chunk is too few for 2 workers; write the rows in chunks of at most 65,536 rows"
+    )
 
 
 def examined_on_gpu(dataset, machines):

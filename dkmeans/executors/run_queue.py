@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import Executor as ThreadPool
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from threading import Lock
 from typing import Generic, TypeVar
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
+from dkmeans.executors.chunk_pieces import in_pieces
 from dkmeans.executors.chunk_runs import (
     RUNS_PER_SHARE,
     Run,
@@ -138,19 +140,21 @@ def reduce_shared(
     """
     if threads == 1:
         return reduce_runs(function, runs, chunks, value)
-    queue = RunQueue(function, _smaller(runs, chunks, threads), value)
+    ends = [0, *accumulate(run.size for run in runs)]
+    batches = [chunks.chunks_between(*both) for both in pairwise(ends)]
+    queue = RunQueue(function, _smaller(in_pieces(batches, threads, value), threads), value)
     others = min(threads, len(queue)) - 1
     helpers = [pool.submit(copy_context().run, queue.compute) for _ in range(others)]
     queue.compute()
     for helper in helpers:
         if not helper.cancel():  # one that has not begun would find no run
             helper.result()
-    return queue.result()
+    # The queue has counted the chunks, or pieces of them, of each run.
+    own = (replace(total, run=runs[total.run.batch]) for total in queue.result())
+    return merged(own, grown)
 
 
-def _smaller(runs: Sequence[Run], chunks: Batch, threads: int) -> Iterator[tuple[Run, Batch]]:
-    """Yield smaller runs for a number of threads, each with its chunks."""
-    firsts = [0, *accumulate(run.size for run in runs)]
-    for part in cut_into_runs([range(run.size) for run in runs], [1] * threads, RUNS_PER_SHARE):
-        run, first = runs[part.batch].part(part.start, part.stop), firsts[part.batch]
-        yield run, chunks.chunks_between(first + part.start, first + part.stop)
+def _smaller(batches: Sequence[Batch], threads: int) -> Iterator[tuple[Run, Batch]]:
+    """Yield the runs of some batches for a number of threads, each with its chunks."""
+    for run in cut_into_runs(batches, [1] * threads, RUNS_PER_SHARE):
+        yield run, batches[run.batch].chunks_between(run.start, run.stop)

@@ -20,6 +20,7 @@ from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.errors import counted
 from dkmeans.executors import cores
 from dkmeans.executors.budget import Memory, budget_for, free_cache_bytes, system_limit
+from dkmeans.executors.chunk_pieces import in_pieces
 from dkmeans.executors.chunk_runs import (
     RUNS_PER_SHARE,
     RunTotal,
@@ -71,6 +72,7 @@ class Threads(AbstractContextManager["Threads"]):
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
     ) -> Reduction[M]:
         """Apply a function to each chunk of each batch, and add up the results of each batch."""
+        batches = self._cache_context().copy().run(in_pieces, batches, self._count, value)
         runs = cut_into_runs(batches, [1] * self._count, RUNS_PER_SHARE)
         chunks = [batches[run.batch].chunks_between(run.start, run.stop) for run in runs]
 

@@ -19,7 +19,7 @@ from importlib import import_module
 from threading import Lock
 from types import FrameType
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 _SEND_SECONDS = 1e-3
 # Time in which the event loop of each worker has a moment to answer.
@@ -32,6 +32,8 @@ _RECONNECT_SECONDS = 2.5
 _SCHEDULER = "the scheduler"
 _FIRST_SAFE_PYTHON = (3, 11, 9)
 
+# Addresses of the workers that answer `call_worker`, by the client or worker that calls them.
+_answering: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 # Clients that a parent process has connected, before it forked this process.
 _inherited: WeakSet[Any] = WeakSet()
 
@@ -148,26 +150,51 @@ async def call_worker(
 ) -> Any:
     """Return what a function returns on a worker, which another worker or a client asks for it.
 
-    Uses `Worker.rpc` or `Client.rpc`, and the handler `run`, with which `Client.run` calls a worker
-    too. Without it, each worker would have to be called through the scheduler. Also uses
-    `ConnectionPool.connect` and `reuse`: a request for a worker that is gone would try to connect
-    for 30 s.
+    The function may take the worker as `dask_worker`, as with `Client.run`.
+
+    Uses `Worker.rpc` or `Client.rpc`. Without it, each worker would have to be called through the
+    scheduler. Also uses `ConnectionPool.connect` and `reuse`: a request for a worker that is gone
+    would try to connect for 30 s.
 
     Raises:
         OSError: no connection to the worker can be made.
         TimeoutError: the worker has not answered in time.
-        RuntimeError: the function has failed.
+        Exception: the function has failed.
     """
     from distributed.protocol.pickle import dumps  # noqa: PLC0415 a worker has imported it
 
     async def answered() -> Any:
         node.rpc.reuse(address, await node.rpc.connect(address, timeout=_RECONNECT_SECONDS))
-        return await node.rpc(address).run(function=dumps(function), args=dumps(arguments))
+        worker, known = node.rpc(address), _answering.setdefault(node, set())
+        if address not in known:
+            await worker.run(function=dumps(answer_calls))
+            known.add(address)
+        return await worker.dkmeans_call(request=dumps((function, arguments)))
 
     answer = await asyncio.wait_for(answered(), seconds)
-    if answer["status"] != "OK":
-        raise RuntimeError(f"a call of {address} has failed")
+    if answer is None:  # another worker has this address now
+        _answering[node].discard(address)
+        raise RuntimeError(f"{address} does not answer calls yet")
     return answer["result"]
+
+
+def answer_calls(dask_worker: Any) -> None:
+    """Have a worker answer `call_worker`.
+
+    Uses `Worker.handlers`. The handler of `Client.run` writes a line to the worker's log for each
+    call, which would be thousands for a fit, and an iteration would take half a millisecond more.
+    """
+    from distributed.protocol import to_serialize  # noqa: PLC0415 a worker has imported it
+    from distributed.protocol.pickle import loads  # noqa: PLC0415
+    from distributed.utils import has_arg  # noqa: PLC0415
+
+    async def dkmeans_call(request: bytes) -> dict[str, Any]:
+        function, arguments = loads(request)
+        worker = {"dask_worker": dask_worker} if has_arg(function, "dask_worker") else {}
+        result = function(*arguments, **worker)
+        return {"result": to_serialize(await result if asyncio.iscoroutine(result) else result)}
+
+    dask_worker.handlers["dkmeans_call"] = dkmeans_call
 
 
 def thread_count(dask_worker: Any) -> int:

@@ -61,6 +61,37 @@ def test_a_call_of_a_worker_that_is_gone_fails_long_before_it_would_be_late(clie
     assert time.monotonic() - begun < 20
 
 
+def address_of(dask_worker):
+    return dask_worker.address
+
+
+async def later(number, dask_worker):
+    return number, dask_worker.address
+
+
+def forget_handler(dask_worker):
+    del dask_worker.handlers["dkmeans_call"]
+
+
+def test_functions_and_coroutines_are_called_with_the_worker_if_they_take_it(client):
+    here = list(client.nthreads())
+    for _ in range(2):
+        assert internals.call_directly(client, here, 5, address_of) == {each: each for each in here}
+        found = internals.call_directly(client, here, 5, later, 7)
+        assert found == {each: (7, each) for each in here}
+
+
+def test_a_call_that_fails_or_is_not_known_yet_has_no_answer(client):
+    first, *others = client.nthreads()
+    assert internals.call_directly(client, [first], 5, pow, 2, "x") == {}
+    assert internals.call_directly(client, [first], 5, pow, 2, 5) == {first: 32}
+    client.run(forget_handler, workers=[first])  # as if another worker had the address
+    assert internals.call_directly(client, [first, *others], 5, pow, 2, 5) == dict.fromkeys(
+        others, 32
+    )
+    assert internals.call_directly(client, [first], 5, pow, 2, 5) == {first: 32}
+
+
 def test_a_worker_has_threads_for_its_tasks_and_a_memory_limit(client):
     def found(dask_worker):
         begun = time.monotonic()
