@@ -31,12 +31,12 @@ TARGET_BYTES = 8 * 2**20
 GPU_TARGET_BYTES = 128 * 2**20
 # For a large model, the rows of a chunk have this many times the bytes of the model's sums
 # (`chunk_bytes_for`). A sum has 8 bytes.
-_ROWS_OF_SUMS, _SUM_BYTES = 4, 8
+_ROWS_OF_SUMS, _SUM_BYTES = 8, 8
 # Largest target size for a large model: a worker has room for several such chunks.
 _LARGEST_BYTES = 32 * 2**20
 # The chunks of a large model are smaller if a table would have fewer of them than this for each
 # thread: one thread computes a chunk, and in the end some threads have none.
-_CHUNKS_PER_THREAD = 8
+_CHUNKS_PER_THREAD = 4
 # `even_rows` does not cut a table into much smaller chunks than this to give every thread a share:
 # a table of 1.5 times this size becomes two chunks.
 SMALLEST_BYTES = 2**20

@@ -64,13 +64,13 @@ def test_tables_are_shared_out_evenly_among_eight_threads():
 
 
 def test_chunks_for_large_models_have_more_rows_than_sums():
-    assert chunk_bytes_for(256 * 1000, None, 4) is None
-    assert chunk_bytes_for(1000 * 384, None, 4) == 4 * 8 * 1000 * 384
+    assert chunk_bytes_for(128 * 1000, None, 4) is None
+    assert chunk_bytes_for(1000 * 384, None, 4) == 8 * 8 * 1000 * 384
     assert chunk_bytes_for(10_000 * 768, 2**40, 4) == 32 * 2**20
     # Enough of them that all threads have some.
-    assert chunk_bytes_for(10_000 * 768, 2**29, 4) == 2**24
-    assert chunk_bytes_for(10_000 * 768, 2**29, 2) == 2**25
-    assert chunk_bytes_for(10_000 * 768, 2**29, 8) is None
+    assert chunk_bytes_for(10_000 * 768, 2**29, 8) == 2**24
+    assert chunk_bytes_for(10_000 * 768, 2**29, 4) == 2**25
+    assert chunk_bytes_for(10_000 * 768, 2**29, 16) is None
 
 
 def test_chunks_for_gpus_are_large_and_small_tables_still_have_some():
