@@ -238,7 +238,7 @@ def test_only_an_earlier_page_is_replaced_and_that_is_found_before_rows_are_read
     with pytest.raises(Invalid, match="the path or URL of a file, not of a folder"):
         write_report(model, folder, never)
     for name in ("report.pdf", "report"):
-        with pytest.raises(Invalid, match=rf"output must be a .* ends in \.html, got '.*{name}'"):
+        with pytest.raises(Invalid, match=rf"output must be .* in \.html or \.htm, got '.*{name}'"):
             write_report(model, tmp_path / name, never)
         assert not (tmp_path / name).exists()
     for _ in range(2):
