@@ -62,7 +62,9 @@ def main() -> None:
         for name, shape in SHAPES:
             rows, centers = kernel.rows_of(name, shape, "float32")
             centers, path = np.asarray(centers, np.float32), Path(folder, f"{name}.zarr")
-            chunk = CHUNK_BYTES // rows[0].nbytes
+            # Equal chunks, equally many for each worker.
+            chunks = cores * -(-np.asarray(rows).nbytes // (cores * CHUNK_BYTES))
+            chunk = -(-len(rows) // chunks)
             zarr.create_array(path, data=np.asarray(rows), chunks=(chunk, shape[1]))
             # The first fit on a worker loads its kernels.
             seconds(path, centers, client, steps=1)

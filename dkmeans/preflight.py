@@ -24,6 +24,7 @@ from dkmeans.distance import LEAST_SQUARED, Centers, Computation
 from dkmeans.errors import Invalid, counted, readable
 from dkmeans.executors import Cost, Executor
 from dkmeans.executors.budget import Memory
+from dkmeans.executors.chunk_pieces import num_pieces
 from dkmeans.executors.read_ahead import AHEAD
 from dkmeans.partial_sums import accumulate
 from dkmeans.state import FloatArray
@@ -191,13 +192,25 @@ def _chunk_remarks(found: Preflight, leaves: list[Source], own: int, batch: Batc
                 f"{source.name} is stored in {counted(pieces, 'chunk')} of {readable(size)}: to "
                 f"ask for each takes longer than to read it; write the rows in chunks of {good}"
             )
-    # The threads of a worker compute pieces of chunks that are cached (`executors.chunk_pieces`).
-    is_cached = found.cached_share == 1
-    number, each = (memory.workers, "worker") if is_cached else (memory.threads, "thread")
-    if len(batch) < number and largest > own:
+    if _busy_threads(found, batch) < memory.threads and largest > own:
         chunks = f"{counted(len(batch), 'chunk')} {'is' if len(batch) == 1 else 'are'} too few"
-        rows = counted(-(-batch.rows // number), "row")
-        yield f"{chunks} for {counted(number, each)}; write the rows in chunks of at most {rows}"
+        rows = counted(-(-batch.rows // memory.threads), "row")
+        yield (
+            f"{chunks} for {counted(memory.threads, 'thread')}; write the rows in chunks of at "
+            f"most {rows}"
+        )
+
+
+def _busy_threads(found: Preflight, batch: Batch) -> int:
+    """Return the number of threads that have chunks of the batch to compute after the first epoch.
+
+    If all rows are cached, the threads of a worker may compute pieces of its chunks.
+    """
+    memory, chunks = found.memory, len(batch)
+    if chunks >= memory.threads or found.cached_share < 1:
+        return min(chunks, memory.threads)
+    of_workers = min(chunks, memory.workers) * memory.threads_per_worker
+    return min(of_workers, memory.threads, num_pieces(batch))
 
 
 def scale_remarks(batch: Batch, found: Preflight, executor: Executor) -> list[str]:
@@ -269,7 +282,7 @@ def seconds_per_iteration(
     Returns:
         The seconds of the first iteration, which reads all its rows, and of a later one.
     """
-    # Threads beyond the chunks have nothing to do.
+    # Threads beyond the chunks have nothing to do in the first iteration.
     threads = min(found.memory.threads, len(batch))
     chunks = Batch(tuple(islice(batch, threads)))
     first = next(executor.map(LoadedChunk.finite, chunks.chunks_between(0, 1), found.columns))
@@ -279,7 +292,8 @@ def seconds_per_iteration(
     overhead = max(0.0, seconds - (cost.read_seconds + cost.compute_seconds) / threads)
     factor = rows / chunks.rows / threads
     reading, computing = factor * cost.read_seconds, factor * cost.compute_seconds * num_starts
-    later = overhead + (1 - found.cached_share) * reading + computing
+    computing_later = computing * threads / max(threads, _busy_threads(found, batch))
+    later = overhead + (1 - found.cached_share) * reading + computing_later
     return overhead + reading + computing, later
 
 

@@ -116,11 +116,13 @@ def test_fewer_cached_chunks_than_threads_are_cut_and_need_no_remark(store):
     assert examined(store(196_608, 64, 65_536), Machines()).remarks == ()
 
 
-def test_one_cached_chunk_is_too_few_for_two_workers(store):
-    (remark,) = examined(store(131_072, 64, 131_072), Machines(limit=4 * GB)).remarks
-    assert remark == (
-        "1 chunk is too few for 2 workers; write the rows in chunks of at most 65,536 rows"
-    )
+def test_one_cached_chunk_is_too_few_for_two_workers_and_for_shuffled_rows(store):
+    dataset = store(131_072, 64, 131_072)
+    one_worker = Machines(workers=1, limit=4 * GB)
+    assert examined(dataset, one_worker).remarks == ()
+    for rows, machines in ((dataset, Machines(limit=4 * GB)), (dataset.shuffle(1), one_worker)):
+        (remark,) = examined(rows, machines).remarks
+        assert remark.startswith("1 chunk is too few for 4 threads; ")
 
 
 def examined_on_gpu(dataset, machines):

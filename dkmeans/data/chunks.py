@@ -138,13 +138,13 @@ class Whole:
 
 
 class Weights(ABC):
-    """Base of sources of weights that remember where no weight is zero."""
+    """Base of sources of weights that remember spans without zeros."""
 
     __slots__ = ()
 
     @abstractmethod
     def are_positive(self, start: int, stop: int, weights: FloatArray) -> bool:
-        """Return whether no weight is zero; looked up only once if the weights may not change.
+        """Return whether all weights of some rows are above zero.
 
         Args:
             start: Number of the first row.
@@ -169,6 +169,8 @@ class Chunk:
             `numbered`; else 0.
         weights: Table of one column, the weights of all rows of the source, with the same row
             numbers (`row_weights`); None if every row has the weight one.
+        piece_rows: About the number of rows of a piece, if threads may compute pieces of a chunk
+            once its rows are in memory (`executors.chunk_pieces`); None if they may not.
     """
 
     source: Source
@@ -176,6 +178,7 @@ class Chunk:
     stop: int
     offset: int = 0
     weights: Source | None = field(default=None, repr=False)
+    piece_rows: int | None = field(default=None, repr=False)
 
     @property
     def number(self) -> int:
@@ -209,7 +212,7 @@ class Chunk:
             end = min(start // size * size + size, self.stop)
             # Not `replace`: it takes as long as all else that an iteration does with a cached
             # chunk.
-            yield Chunk(self.source, start, end, self.offset, self.weights)
+            yield Chunk(self.source, start, end, self.offset, self.weights, self.piece_rows)
             start = end
 
     def chunk(self, number: int) -> Chunk:
@@ -419,7 +422,7 @@ class Chunk:
 
 
 def have_no_zeros(weights: FloatArray) -> bool:
-    """Return whether no weight, of those that were checked, is zero."""
+    """Return whether all of these weights, which are not negative, are above zero."""
     return bool(weights.min(initial=1.0) > 0)
 
 

@@ -11,12 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from dkmeans.data.batches import Batch, Cut, Part
-from dkmeans.data.chunks import Chunk
+from dkmeans.data.chunks import Chunk, even_rows
 from dkmeans.data.columns import places_of
 from dkmeans.data.sources.named_rows import NamedRows, refuse_others
 from dkmeans.data.views import Selected
 
 Change = Callable[[Batch], Batch]
+
+# Tables with so many chunks need no pieces.
+_MANY_CHUNKS = 2**12
+# Bytes of a value, about: most rows are float32.
+_VALUE_BYTES = 4
 
 
 def _unchanged(batch: Batch) -> Batch:
@@ -39,7 +44,22 @@ class Reading(NamedTuple):
     def of(self, batch: Batch) -> Batch:
         """Return the chunks of a table as they are read."""
         changed = self.change(batch)
-        return changed.without_weights() if self.drops_weights else changed
+        changed = changed.without_weights() if self.drops_weights else changed
+        return _with_pieces(changed, self.chunk_bytes)
+
+
+def _with_pieces(batch: Batch, chunk_bytes: int | None) -> Batch:
+    """Return the chunks of a table; large ones may be cut into pieces of about so many bytes."""
+    if not 0 < len(batch) < _MANY_CHUNKS:
+        return batch
+    size = even_rows(batch.rows, batch.source.width * _VALUE_BYTES, chunk_bytes=chunk_bytes)
+    if batch.sizes().max() <= size:
+        return batch
+    return Batch(tuple(_with_piece_rows(part, size) for part in batch.parts))
+
+
+def _with_piece_rows(part: Part, size: int) -> Part:
+    return replace(part, piece_rows=size) if isinstance(part, Chunk) else part
 
 
 # No change, chunks of the default size.

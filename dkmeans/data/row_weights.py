@@ -22,8 +22,9 @@ from dkmeans.state import FloatArray
 K = TypeVar("K")
 V = TypeVar("V")
 
-# Rows of a span that is remembered: batches may have millions of smaller ones.
-_LARGE_SPAN = 2**12
+# Rows of a span that is remembered, and the largest number of these spans: batches may have other
+# spans in each step.
+_LARGE_SPAN, _MOST_SPANS = 2**12, 2**12
 # float64 holds every integer up to this one.
 _LARGEST_EXACT_INTEGER = 2**53
 
@@ -129,18 +130,24 @@ class RowWeights(Weights):
         return found[1][low:high]
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """Return the weights of changed sources."""
+        """Return the weights of changed sources, which have the same values.
+
+        What is known of the values is shared. The arrays are not: a worker may release its own.
+        """
         parts = tuple(part.with_leaves(change) for part in self.parts)
-        return replace(
-            self, parts=parts, checked=_Remembered(), held=_Remembered(), positive=_Remembered()
-        )
+        return replace(self, parts=parts, held=_Remembered())
 
     def are_positive(self, start: int, stop: int, weights: FloatArray) -> bool:
-        """Return whether no weight is zero; a large span is looked at once in a call."""
+        """Return whether all weights of some rows are above zero.
+
+        Large spans without zeros are remembered until the next call.
+        """
         if self.positive.get((start, stop)) == _calls:
             return True
         are_positive = have_no_zeros(weights)
         if are_positive and stop - start >= _LARGE_SPAN:
+            if len(self.positive) >= _MOST_SPANS:
+                self.positive.clear()
             self.positive[start, stop] = _calls
         return are_positive
 

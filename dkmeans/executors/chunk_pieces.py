@@ -2,8 +2,9 @@
 
 A table may have fewer chunks than a machine has cores: Parquet files have a million rows in a row
 group, and Dask arrays blocks of 128 MB. A chunk is read whole, by one thread. From then on its rows
-are in memory, and the threads of the process compute pieces of it. Sums are exact: they have the
-same bits, however chunks are cut.
+are in memory, and the threads of the process compute pieces of it, which are as large as the chunks
+of an array of the same size (`Chunk.piece_rows`). Sums are exact: they have the same bits, however
+chunks are cut.
 
 `Threads` and the workers of a Dask cluster cut the chunks that they reduce.
 """
@@ -11,54 +12,65 @@ same bits, however chunks are cut.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from itertools import pairwise
 
-from dkmeans.backends import cores_per_gpu
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import SMALLEST_BYTES, Chunk, Whole
-from dkmeans.executors.value_sizes import size_of
+from dkmeans.data.chunks import Chunk, Source
+from dkmeans.data.row_weights import RowWeights
+from dkmeans.data.scaled import ScaledRows
+from dkmeans.data.sources.memory import MemoryRows
+from dkmeans.data.views import Columns, Selected
 
 # Chunks are cut if there are fewer than this for each thread: the last ones keep few threads busy.
 _CHUNKS_PER_THREAD = 4
-# The rows of a piece have at least this many times the bytes of the centers: each piece has sums of
-# its own, of twice their bytes, which must be added up.
-_ROWS_OF_CENTERS = 8
-# Bytes of a value, about: most rows are float32.
-_VALUE_BYTES = 4
 
 
-def in_pieces(batches: Sequence[Batch], threads: int, value: Any) -> Sequence[Batch]:
-    """Return the same batches, with their chunks cut if there are too few for the threads.
+def in_pieces(batches: Sequence[Batch], threads: int) -> Sequence[Batch]:
+    """Return the same batches, with large chunks cut if there are too few for the threads.
 
-    Only chunks whose rows are in memory are cut: others would be read once for each piece. GPUs
-    compute large chunks faster, so theirs are not cut.
+    Only chunks whose rows are in memory are cut: others would be read once for each piece.
 
     Args:
         batches: The batches.
         threads: Number of threads of this process that compute them.
-        value: Value that the chunks are computed with, such as centers.
     """
-    wanted = _CHUNKS_PER_THREAD * threads
-    if threads == 1 or sum(map(len, batches)) >= wanted or cores_per_gpu() is not None:
+    if threads == 1 or sum(map(len, batches)) >= _CHUNKS_PER_THREAD * threads:
         return batches
-    rows = sum(batch.rows for batch in batches)
-    smallest_bytes = max(SMALLEST_BYTES, _ROWS_OF_CENTERS * size_of(value))
-
-    def cut(chunk: Chunk) -> Iterator[Chunk]:
-        row_bytes = max(1, chunk.source.width * _VALUE_BYTES)
-        count = min(-(-wanted * chunk.rows // rows), chunk.rows * row_bytes // smallest_bytes)
-        if count < 2 or not _can_be_cut(chunk):
-            yield chunk
-            return
-        size = -(-chunk.rows // count)
-        for start in range(0, chunk.rows, size):
-            yield chunk.cut(start, min(start + size, chunk.rows))
-
-    return [Batch(tuple(piece for chunk in batch for piece in cut(chunk))) for batch in batches]
+    return [Batch(tuple(piece for chunk in batch for piece in _cut(chunk))) for batch in batches]
 
 
-def _can_be_cut(chunk: Chunk) -> bool:
-    """Return whether a part of the rows can be had in a part of the time, without reading."""
-    # A view of a whole chunk, such as that of a shuffled one, makes all rows for any of them.
-    is_whole_view = isinstance(chunk.source, Whole) and bool(chunk.source.parts)
-    return chunk.is_at_hand and (chunk.source.key is not None or not is_whole_view)
+def num_pieces(batch: Batch) -> int:
+    """Return the number of chunks of a batch, once its rows are in memory and large ones are cut.
+
+    The batch has few chunks.
+    """
+    return sum(map(_num_pieces, batch))
+
+
+def _cut(chunk: Chunk) -> Iterator[Chunk]:
+    count = _num_pieces(chunk)
+    if count == 1 or not chunk.is_at_hand:
+        yield chunk
+        return
+    ends = (chunk.rows * number // count for number in range(count + 1))
+    yield from (chunk.cut(start, stop) for start, stop in pairwise(ends))
+
+
+def _num_pieces(chunk: Chunk) -> int:
+    size = chunk.piece_rows
+    if size is None or not _has_slices(chunk.source):
+        return 1
+    if chunk.weights is not None and not _has_slices(chunk.weights):
+        return 1
+    return max(1, round(chunk.rows / size))
+
+
+def _has_slices(source: Source) -> bool:
+    """Return whether a slice of cached rows takes a part of the time, and has the same values.
+
+    Rows that a user's function has mapped do not: a matrix product rounds differently for another
+    number of rows. Those of a shuffled chunk are all made for any of them.
+    """
+    if isinstance(source, Columns | Selected | ScaledRows | RowWeights):
+        return all(_has_slices(part.source) for part in source.parts)
+    return source.key is not None or isinstance(source, MemoryRows)

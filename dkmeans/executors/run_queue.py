@@ -140,21 +140,32 @@ def reduce_shared(
     """
     if threads == 1:
         return reduce_runs(function, runs, chunks, value)
-    ends = [0, *accumulate(run.size for run in runs)]
+    spans = _spans(runs)
+    ends = [0, *accumulate(span.size for span in spans)]
     batches = [chunks.chunks_between(*both) for both in pairwise(ends)]
-    queue = RunQueue(function, _smaller(in_pieces(batches, threads, value), threads), value)
+    queue = RunQueue(function, _runs_of(in_pieces(batches, threads), threads), value)
     others = min(threads, len(queue)) - 1
     helpers = [pool.submit(copy_context().run, queue.compute) for _ in range(others)]
     queue.compute()
     for helper in helpers:
         if not helper.cancel():  # one that has not begun would find no run
             helper.result()
-    # The queue has counted the chunks, or pieces of them, of each run.
-    own = (replace(total, run=runs[total.run.batch]) for total in queue.result())
-    return merged(own, grown)
+    # The queue has one total for each batch: it has counted pieces, where chunks were cut.
+    return [replace(total, run=spans[total.run.batch]) for total in queue.result()]
 
 
-def _smaller(batches: Sequence[Batch], threads: int) -> Iterator[tuple[Run, Batch]]:
+def _spans(runs: Sequence[Run]) -> list[Run]:
+    """Return some runs, in order, with adjacent ones as one run."""
+    spans: list[Run] = []
+    for run in runs:
+        if spans and spans[-1].precedes(run):
+            spans[-1] = replace(spans[-1], stop=run.stop)
+        else:
+            spans.append(run)
+    return spans
+
+
+def _runs_of(batches: Sequence[Batch], threads: int) -> Iterator[tuple[Run, Batch]]:
     """Yield the runs of some batches for a number of threads, each with its chunks."""
     for run in cut_into_runs(batches, [1] * threads, RUNS_PER_SHARE):
         yield run, batches[run.batch].chunks_between(run.start, run.stop)

@@ -72,7 +72,7 @@ class Threads(AbstractContextManager["Threads"]):
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
     ) -> Reduction[M]:
         """Apply a function to each chunk of each batch, and add up the results of each batch."""
-        batches = self._cache_context().copy().run(in_pieces, batches, self._count, value)
+        batches = self._cache_context().copy().run(in_pieces, batches, self._count)
         runs = cut_into_runs(batches, [1] * self._count, RUNS_PER_SHARE)
         chunks = [batches[run.batch].chunks_between(run.start, run.stop) for run in runs]
 

@@ -178,6 +178,18 @@ def test_zeros_are_looked_for_once_in_a_call_if_a_span_is_large(monkeypatch):
     assert looked[4:] == [10_000, 4, 10_000, 4]
 
 
+def test_few_spans_without_zeros_are_remembered_and_shared_with_other_leaves(monkeypatch):
+    monkeypatch.setattr(row_weights, "_LARGE_SPAN", 1)
+    monkeypatch.setattr(row_weights, "_MOST_SPANS", 3)
+    (chunk,) = weighted(table(ROWS, (20,)), table(WEIGHTS, (20,)), "table")
+    for start in range(10):
+        assert chunk.cut(start, 20).loaded().kept is None
+        assert 1 <= len(chunk.weights.positive) <= 3
+    changed = chunk.with_leaves(lambda source: source)
+    assert changed.weights.positive is chunk.weights.positive
+    assert changed.weights.held == {}
+
+
 def test_weights_that_are_held_do_not_travel_and_are_not_those_of_a_copy():
     weights = np.arange(20.0)
     batch = lent(batch_of(weights))

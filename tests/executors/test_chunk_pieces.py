@@ -1,71 +1,61 @@
 """Pieces of chunks: the same rows in more chunks, where threads would be idle."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, KMeans, RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.cache import CacheBudget, cache_budget, row_cache
-from dkmeans.data.chunks import SMALLEST_BYTES, Chunk
-from dkmeans.data.shuffling import shuffled
-from dkmeans.executors import chunk_pieces
-from dkmeans.executors.chunk_pieces import in_pieces
-from dkmeans.executors.chunk_runs import cut_into_runs
+from dkmeans.data.chunks import Chunk
+from dkmeans.data.sources.memory import MemoryRows
+from dkmeans.executors.chunk_pieces import in_pieces, num_pieces
+from dkmeans.executors.chunk_runs import Run
 from dkmeans.executors.run_queue import reduce_shared
+from dkmeans.scaling import Scaling
 from tests.numbered import Numbers
 
-MEGABYTE_ROWS = SMALLEST_BYTES // 4  # of one column
-LARGE = 100 * MEGABYTE_ROWS
+
+@pytest.fixture(autouse=True)
+def small_chunks():
+    """Leave the sizes of chunks as they are: other tests of executors make them small."""
 
 
-def batches_of(*sizes, **options):
-    return [Batch.of(Chunk(Numbers(n, None, **options), 0, n)) for n in sizes]
+def batch_of(*sizes, piece_rows=10):
+    """Return a batch of arrays in memory, each of which is one chunk."""
+    arrays = [MemoryRows(np.arange(n, dtype=np.float64)[:, None], f"{n} rows", 0) for n in sizes]
+    return Batch(tuple(Chunk(a, 0, a.rows, piece_rows=piece_rows) for a in arrays))
 
 
-def spans(batches):
-    return [[(chunk.start, chunk.stop) for chunk in batch] for batch in batches]
+def spans(batch):
+    return [(chunk.source.name, chunk.start, chunk.stop) for chunk in batch]
 
 
-@given(st.lists(st.integers(1, LARGE), min_size=1, max_size=9), st.integers(1, 20))
-def test_pieces_have_all_rows_in_order_and_are_many_enough_or_small(sizes, threads):
-    batches = batches_of(*sizes)
-    cut = in_pieces(batches, threads, None)
-    for (whole,), pieces in zip(batches, cut, strict=True):
-        starts = [chunk.start for chunk in pieces]
-        assert [*starts[1:], whole.stop] == [chunk.stop for chunk in pieces]
-        assert starts[0] == whole.start
-        assert all(chunk.source is whole.source for chunk in pieces)
-    many = sum(map(len, cut)) >= 4 * threads
-    assert (
-        many
-        or all(chunk.rows < 2 * MEGABYTE_ROWS for batch in cut for chunk in batch)
-        or (threads == 1)
-    )
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=7), st.integers(2, 9))
+def test_pieces_have_all_rows_in_order_and_about_the_wanted_size(sizes, threads):
+    whole = batch_of(*sizes)
+    (cut,) = in_pieces([whole], threads)
+    assert len(cut) == (num_pieces(whole) if len(sizes) < 4 * threads else len(sizes))
+    rows = np.concatenate([chunk.load(1) for chunk in cut])
+    assert np.array_equal(rows, np.concatenate([chunk.load(1) for chunk in whole]))
+    if len(cut) > len(sizes):
+        assert all(chunk.rows <= 15 for chunk in cut)
+        assert all(chunk.rows >= 7 or chunk.rows == chunk.source.rows for chunk in cut)
 
 
 def test_chunks_stay_whole_if_there_are_enough_or_one_thread_computes():
-    many, few = batches_of(*[LARGE] * 8), batches_of(LARGE)
-    assert in_pieces(many, 2, None) is many
-    assert in_pieces(few, 1, None) is few
-
-
-def test_pieces_have_more_bytes_than_their_sums():
-    (batch,) = in_pieces(batches_of(LARGE), 16, np.zeros(5 * SMALLEST_BYTES // 4, np.float32))
-    assert len(batch) == 100 // 40
-
-
-def test_chunks_are_not_cut_where_gpus_compute(monkeypatch):
-    few = batches_of(LARGE)
-    monkeypatch.setattr(chunk_pieces, "cores_per_gpu", lambda: 4)
-    assert in_pieces(few, 2, None) is few
+    many, few = [batch_of(100) for _ in range(8)], [batch_of(100)]
+    assert in_pieces(many, 2) is many
+    assert in_pieces(few, 1) is few
+    assert in_pieces([batch_of(100, piece_rows=None)], 2)[0].rows == 100
+    assert len(in_pieces([batch_of(100, piece_rows=None)], 2)[0]) == 1
 
 
 @pytest.fixture
@@ -78,82 +68,125 @@ def fit():
 
 @pytest.mark.usefixtures("fit")
 def test_stored_rows_are_cut_once_they_are_cached():
-    batches = batches_of(LARGE, key="stored")
-    assert spans(in_pieces(batches, 2, None)) == spans(batches)
-    (chunk,) = batches[0]
-    rows = chunk.load(1)
-    pieces = list(in_pieces(batches, 2, None)[0])
-    assert len(pieces) == 8
+    stored = Batch((Chunk(Numbers(100, None, key="stored"), 0, 100, piece_rows=25),))
+    assert len(in_pieces([stored], 2)[0]) == 1
+    rows = stored[0].load(1)
+    pieces = list(in_pieces([stored], 2)[0])
+    assert len(pieces) == 4
     assert all(np.shares_memory(piece.load(1), rows) for piece in pieces)
 
 
-def test_shuffled_rows_stay_whole_chunks():
-    batches = [shuffled(batch, (1,)) for batch in batches_of(LARGE)]
-    assert spans(in_pieces(batches, 2, None)) == spans(batches)
-
-
 def test_pieces_keep_their_numbers_in_the_batch():
-    batch = Batch.chained(batches_of(5, LARGE)).numbered()
-    (cut,) = in_pieces([batch], 2, None)
-    assert [chunk.number for chunk in cut][:2] == [0, 5]
-    assert cut[len(cut) - 1].number + cut[len(cut) - 1].rows == LARGE + 5
+    (cut,) = in_pieces([batch_of(5, 40).numbered()], 2)
+    assert [chunk.number for chunk in cut] == [0, 5, 15, 25, 35]
 
 
-def test_totals_of_a_workers_pieces_are_those_of_its_runs():
-    batch = Batch.chained(batches_of(7, LARGE, 3, LARGE))
-    runs, computed = cut_into_runs([batch], [1, 1], 1), []
+def product(rows):
+    return rows @ np.ones((4, 4), np.float32)
 
-    def spans_of(loaded, _):
-        computed.append(threading.get_ident())
-        time.sleep(0.001)
-        return ((loaded.chunk.source, loaded.chunk.start, loaded.chunk.stop),)
 
-    with ThreadPoolExecutor(2) as pool:
-        found = reduce_shared(pool, 3, spans_of, runs, batch, None)
-    assert len(computed) > len(batch)
-    assert len(set(computed)) > 1
-    assert [total.run for total in found] == [cut_into_runs([batch], [1], 1)[0]]
-    (total,) = found
-    spans = [(start, stop) for _, start, stop in total.total]
-    sources = [chunk.source for chunk in batch]
-    assert [source for source, start, _ in total.total if start == 0] == sources
-    assert sum(stop - start for start, stop in spans) == batch.rows
+TABLE = np.random.default_rng(0).normal(size=(600_000, 4)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("stored") / "rows.zarr")
+    zarr.create_array(path, data=TABLE, chunks=TABLE.shape)
+    return Dataset.from_zarr(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        (lambda table: table, 8),
+        (lambda table: table.standardize().scaled(Scaling.of(np.zeros(4), np.ones(4))), 8),
+        (lambda table: table.shuffle(1), 1),
+        (lambda table: table.map(product), 1),
+    ],
+    ids=["stored", "standardized", "shuffled", "mapped"],
+)
+def test_rows_that_are_mapped_or_shuffled_are_not_cut(change, count, stored):
+    (batch,) = change(stored).batches()
+    assert len(batch) == 1
+    assert num_pieces(batch) == count
+
+
+def test_totals_of_a_workers_pieces_are_those_of_the_runs_that_it_was_asked_for():
+    batch = batch_of(7, 100, 3, 100, 50)
+    # The first two runs are adjacent, and the third chunk is another worker's.
+    runs = [Run(0, 10, 11, 0), Run(0, 11, 12, 0), Run(0, 13, 15, 0)]
+    chunks = batch.chunks_between(0, 2) + batch.chunks_between(3, 5)
+    both, threads = threading.Barrier(2, timeout=30), set()
+
+    def rows_of(loaded, _):
+        if threading.get_ident() not in threads:  # each thread waits for the other one
+            threads.add(threading.get_ident())
+            both.wait()
+        return tuple(loaded.points[:, 0].tolist())
+
+    with ThreadPoolExecutor(1) as pool:
+        found = reduce_shared(pool, 2, rows_of, runs, chunks, None)
+    assert [total.run for total in found] == [Run(0, 10, 12, 0), Run(0, 13, 15, 0)]
+    assert [total.total for total in found] == [
+        (*range(7), *range(100)),
+        (*range(100), *range(50)),
+    ]
+
+
+def test_runs_of_other_batches_are_not_joined():
+    runs = [Run(0, 1, 2, 0), Run(1, 2, 3, 0)]
+    with ThreadPoolExecutor(1) as pool:
+        found = reduce_shared(pool, 2, lambda *_: 1, runs, batch_of(5, 50), None)
+    assert [(total.run, total.total) for total in found] == [(runs[0], 1), (runs[1], 5)]
+
+
+class Noted:
+    """Notes how many chunks the threads of this process reduce in each call."""
+
+    def __init__(self, monkeypatch):
+        self.counts = []
+        monkeypatch.setattr("dkmeans.executors.threads.in_pieces", self)
+        monkeypatch.setattr("dkmeans.executors.threads.usable_cores", lambda: 2)
+
+    def __call__(self, batches, threads):
+        cut = in_pieces(batches, threads)
+        self.counts.append(sum(map(len, cut)))
+        return cut
+
+
+def trained(dataset, folder, steps=30, **options):
+    config = RunConfig(backend="native", **options)
+    model = KMeans(
+        40, str(folder), initial_clusters=TABLE[:40], use_mini_batch=False, config=config
+    )
+    model.train(lambda: dataset, steps=steps)
+    return model
 
 
 @pytest.mark.parametrize("with_weights", [False, True])
-def test_all_threads_compute_a_file_of_one_row_group_and_the_bits_stay(
+def test_all_threads_compute_a_file_of_one_row_group_with_the_bits_of_the_whole(
     with_weights, tmp_path, monkeypatch
 ):
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(200_000, 8)).astype(np.float32)
-    weights = rng.integers(0, 3, len(rows))
-    columns = {f"x{j}": rows[:, j] for j in range(8)} | {"w": weights}
+    noted, names = Noted(monkeypatch), [f"x{j}" for j in range(4)]
+    columns = {name: TABLE[:, j] for j, name in enumerate(names)}
+    columns["w"] = np.random.default_rng(1).integers(0, 3, len(TABLE))
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
-    names = [f"x{j}" for j in range(8)]
-    dataset = Dataset.from_parquet(
-        str(tmp_path / "rows.parquet"), names, weights="w" if with_weights else None
+    weights = "w" if with_weights else None
+    dataset = Dataset.from_parquet(str(tmp_path / "rows.parquet"), names, weights=weights)
+    whole = trained(dataset, tmp_path / "whole", cache="none").cluster_centers()
+    assert set(noted.counts) == {1}
+    noted.counts.clear()
+    model = trained(dataset, tmp_path / "cut", cache="memory")
+    assert noted.counts[0] == 1
+    assert set(noted.counts[1:]) == {8}
+    assert np.array_equal(model.cluster_centers(), whole)
+    assert model.history["skipped"][-1] > 0.5  # pieces are large enough for bounds
+
+
+def test_pieces_stay_the_same_while_several_starts_become_fewer(stored, tmp_path, monkeypatch):
+    noted = Noted(monkeypatch)
+    model = KMeans(
+        5, str(tmp_path), num_restarts=3, seed=1, use_mini_batch=False, relative_tolerance=1e-3
     )
-    counts = []
-
-    def noted(batches, threads, value):
-        cut = in_pieces(batches, threads, value)
-        counts.append(sum(map(len, cut)))
-        return cut
-
-    monkeypatch.setattr("dkmeans.executors.threads.in_pieces", noted)
-    monkeypatch.setattr("dkmeans.executors.threads.usable_cores", lambda: 2)
-
-    def centers(cache, name):
-        counts.clear()
-        config = RunConfig(cache=cache)
-        start = {"initial_clusters": rows[:20], "use_mini_batch": False, "config": config}
-        model = KMeans(20, str(tmp_path / name), **start)
-        model.train(lambda: dataset, steps=25)
-        return model.cluster_centers(), list(counts)
-
-    whole, of_whole = centers("none", "whole")
-    cut, of_cut = centers("memory", "cut")
-    assert set(of_whole) == {1}
-    assert of_cut[0] == 1
-    assert set(of_cut[2:]) == {6}
-    assert np.array_equal(whole, cut)
+    model.train(lambda: stored)
+    assert set(noted.counts[1:]) == {8}

@@ -30,10 +30,9 @@ from dkmeans.executors.chunk_runs import Run, RunTotal, cut_into_runs, merged, r
 from dkmeans.executors.dask import internals, remote
 from dkmeans.executors.dask.cluster import LATE_FACTOR, Cluster, StrandedError, lost_errors
 from dkmeans.executors.dask.dealing import Dealing, Iteration
-from dkmeans.executors.dask.shipping import Shipping, preferring
+from dkmeans.executors.dask.shipping import Shipping, preferring, size_of
 from dkmeans.executors.in_order import in_order
 from dkmeans.executors.reduction import Cost, Reduction
-from dkmeans.executors.value_sizes import size_of
 from dkmeans.state import M
 
 R = TypeVar("R")

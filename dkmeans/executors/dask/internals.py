@@ -166,16 +166,16 @@ async def call_worker(
     async def answered() -> Any:
         node.rpc.reuse(address, await node.rpc.connect(address, timeout=_RECONNECT_SECONDS))
         worker, known = node.rpc(address), _answering.setdefault(node, set())
-        if address not in known:
+        request, answer = dumps((function, arguments)), None
+        if address in known:
+            answer = await worker.dkmeans_call(request=request)
+        if answer is None:  # a new worker, which may have the address of an earlier one
             await worker.run(function=dumps(answer_calls))
             known.add(address)
-        return await worker.dkmeans_call(request=dumps((function, arguments)))
+            answer = await worker.dkmeans_call(request=request)
+        return answer["result"]
 
-    answer = await asyncio.wait_for(answered(), seconds)
-    if answer is None:  # another worker has this address now
-        _answering[node].discard(address)
-        raise RuntimeError(f"{address} does not answer calls yet")
-    return answer["result"]
+    return await asyncio.wait_for(answered(), seconds)
 
 
 def answer_calls(dask_worker: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -16,7 +18,6 @@ from dkmeans.errors import InvalidData
 from dkmeans.executors.dask import internals, remote
 from dkmeans.executors.dask.cluster import Cluster
 from dkmeans.executors.dask.packets import packets
-from dkmeans.executors.value_sizes import size_of
 
 # A value travels with each task if all its copies together are smaller than this.
 _SMALL_BYTES = 2**20
@@ -158,3 +159,12 @@ def preferring(*workers: str | None) -> dict[str, Any]:
     """Return the keywords of `Client.submit` for a task that should run on one of some workers."""
     addresses = list(filter(None, workers))
     return {"workers": addresses, "allow_other_workers": True} if addresses else {}
+
+
+def size_of(value: Any) -> int:
+    """Return the size of a value in bytes: of a dataclass or a tuple, that of all its parts."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return sum(size_of(getattr(value, each.name)) for each in fields(value))
+    if isinstance(value, tuple):
+        return sum(map(size_of, value))
+    return int(getattr(value, "nbytes", 0) or sys.getsizeof(value))
