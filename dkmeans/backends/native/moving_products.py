@@ -6,7 +6,7 @@ cached sums of the iteration before (docs/decisions/018).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -41,7 +41,7 @@ class _Piece:
         index: (n,) int32, the cluster of each row. `_moved` changes it, the planes and the bits.
         counts: (k,) int64, the number of rows of each cluster.
         planes: (p, k, d + 1 padded) int64.
-        used_bits: (8,) int64, bits that were added to plane -1.
+        used_bits: (8,) int64, bits that were added to the last plane: usual products add none.
         left: (m,) int64, the rows that the planes do not hold.
         left_sums: The sums of these rows; None if there are none.
     """
@@ -66,8 +66,8 @@ class _Piece:
         """
         columns = len(grid.exponents)
         planes = {-m: plane[:, :columns] for m, plane in enumerate(self.planes)}
-        if not self.used_bits.any() and len(planes) == _PLANES:
-            del planes[-1]
+        if not self.used_bits.any():
+            del planes[1 - len(planes)]
         sums = ExactSums(grid, planes)
         return sums if self.left_sums is None else sums + self.left_sums
 
@@ -139,11 +139,20 @@ def moved(
         _advanced(piece, part, found.grid)
         for part, piece in zip(rows.pieces(), found.pieces, strict=True)
     ]
-    sums = sum_up([piece.sums(found.grid) for piece in pieces])
-    # A single piece shares its memory with the sums: once cached, another task may change it.
-    sums = sums.copied() if len(pieces) == 1 else sums
-    counts = sum_up([piece.counts for piece in pieces])
-    return partial_sums_of(sums, counts), replace(found, pieces=tuple(pieces))
+    parts = [partial_sums_of(piece.sums(found.grid), piece.counts) for piece in pieces]
+    return _in_own_memory(parts), replace(found, pieces=tuple(pieces))
+
+
+def _in_own_memory(parts: Sequence[PartialSums]) -> PartialSums:
+    """Return the sum of parts that share the memory of pieces, in planes without gaps.
+
+    Once a piece is cached, another task may change it. Over planes with gaps NumPy takes long.
+    """
+    total = sum_up(parts)
+    if len(parts) > 1:
+        return total
+    assert total.weights is not None
+    return replace(total, sums=total.sums.copied(), weights=total.weights.copied())
 
 
 class _Rows(NamedTuple):

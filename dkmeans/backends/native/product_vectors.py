@@ -68,7 +68,7 @@ def move_products(
         fourth: The same, plane -3.
         errors: 1 if products may have more bits than a float64, so that their rounding errors are
             added too; else 0.
-        used_bits: (8,) int64: the bits that are added to plane -1 are set.
+        used_bits: (8,) int64: the bits that are added to the last plane are set.
         is_left: (count,) uint8, set to 1 for rows that the planes do not hold, which are in no sum;
             to 0 for all others.
     """
@@ -135,7 +135,7 @@ class _ProductAdder:
                     cell = code.cell(plane, cluster, column)
                     code.store(change(code.load(cell, self._integers), part), cell)
             bits = code.load(self._used_bits.first, self._integers)
-            code.store(builder.or_(bits, parts[1]), self._used_bits.first)
+            code.store(builder.or_(bits, parts[-1]), self._used_bits.first)
             return [builder.or_(found[0], off)]
 
         (off,) = over_octets(code, self._points, row, [self._nothing], octet, has_last=True)

@@ -74,7 +74,7 @@ def move_products(
             weights.
         errors: A tuple: empty if no product has more bits than float64, and p is 2; of length one
             if rounding errors are added too, and p is 4.
-        used_bits: (8,) int64: the bits that are added to plane -1 are set.
+        used_bits: (8,) int64: the bits that are added to the last plane are set.
         left: (n,) int64, overwritten: it begins with the rows that have changed and that the planes
             do not hold. They are counted, but in no plane: the caller adds them.
         scratch: Work arrays, a `MoveScratch`.
