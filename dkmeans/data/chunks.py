@@ -276,10 +276,13 @@ class Chunk:
         return replace(self, weights=None)
 
     def of_weights(self) -> Chunk:
-        """Return the weights of the rows, which must have some, as rows of one column."""
+        """Return the weights of the rows, which must have some, as rows of one column.
+
+        They have no pieces: rows with a weight are counted by chunk (`initialization.Ranks`).
+        """
         if self.weights is None:
             raise LookupError("the rows of this chunk have no weights")
-        return replace(self, source=self.weights, weights=None)
+        return replace(self, source=self.weights, weights=None, piece_rows=None)
 
     def description(self) -> Iterator[bytes]:
         """Yield bytes that are equal for the same rows in any process."""

@@ -223,4 +223,4 @@ def _weights_of_chunk(chunk: Chunk) -> Chunk:
     if chunk.weights is not None:
         return chunk.of_weights()
     ones = RowWeights((), chunk.source.first, chunk.source.rows, chunk.source.chunk_rows)
-    return replace(chunk, source=ones)
+    return replace(chunk, source=ones, piece_rows=None)

@@ -48,9 +48,17 @@ class Ranks:
         return int(self.firsts[np.searchsorted(self.numbers, number)])
 
     def renumbered(self, batch: Batch) -> Batch:
-        """Return the batch in chunks whose `number` counts only rows with a weight."""
+        """Return the batch in chunks whose `number` counts only rows with a weight.
+
+        They have no pieces, whose numbers would count the other rows of their chunk too.
+        """
         pairs = zip(batch, self.firsts.tolist(), strict=True)
-        return Batch(tuple(replace(chunk, offset=first - chunk.start) for chunk, first in pairs))
+        return Batch(
+            tuple(
+                replace(chunk, offset=first - chunk.start, piece_rows=None)
+                for chunk, first in pairs
+            )
+        )
 
 
 def _count(loaded: LoadedChunk, _: None) -> int:

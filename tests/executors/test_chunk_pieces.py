@@ -89,10 +89,15 @@ TABLE = np.random.default_rng(0).normal(size=(600_000, 4)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory):
+def stored_path(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("stored") / "rows.zarr")
     zarr.create_array(path, data=TABLE, chunks=TABLE.shape)
-    return Dataset.from_zarr(path)
+    return path
+
+
+@pytest.fixture
+def stored(stored_path):
+    return Dataset.from_zarr(stored_path)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +186,27 @@ def test_all_threads_compute_a_file_of_one_row_group_with_the_bits_of_the_whole(
     assert set(noted.counts[1:]) == {8}
     assert np.array_equal(model.cluster_centers(), whole)
     assert model.history["skipped"][-1] > 0.5  # pieces are large enough for bounds
+
+
+@pytest.mark.parametrize("start", ["k-means||", "random", "kmeans_plus_plus"])
+def test_first_centers_of_rows_with_weights_do_not_depend_on_pieces(
+    start, stored_path, tmp_path, monkeypatch
+):
+    noted, weights = Noted(monkeypatch), np.random.default_rng(1).integers(0, 3, len(TABLE))
+    zarr.create_array(str(tmp_path / "w.zarr"), data=weights, chunks=weights.shape)
+    dataset = Dataset.from_zarr(stored_path, weights=str(tmp_path / "w.zarr"))
+
+    def centers(cache):
+        config = RunConfig(backend="native", cache=cache)
+        options = {"seed": 1, "use_mini_batch": False, "config": config}
+        model = KMeans(30, str(tmp_path / cache), initial_clusters=start, **options)
+        model.train(lambda: dataset, steps=2)
+        return model.cluster_centers()
+
+    whole = centers("none")
+    assert set(noted.counts) == {1}
+    assert np.array_equal(centers("memory"), whole)
+    assert noted.counts[-1] == 8
 
 
 def test_pieces_stay_the_same_while_several_starts_become_fewer(stored, tmp_path, monkeypatch):
