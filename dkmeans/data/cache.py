@@ -84,6 +84,8 @@ class Cache:
         self._rows: dict[str, dict[Hashable, FloatArray]] = {}
         self._entries: dict[str, dict[Hashable, _Entry]] = {}
         self._used_at: dict[str, float] = {}
+        # The chunks of which pieces are computed, by their numbers and rows.
+        self._cut: dict[str, set[tuple[int, int]]] = {}
         self._bytes = 0
         self._full: set[str] = set()
         self._recent: OrderedDict[Hashable, FloatArray] = OrderedDict()
@@ -176,6 +178,31 @@ class Cache:
             self._bytes -= 0 if found is None else found.nbytes
         return None if found is None else found.value
 
+    def note_cut(self, number: int, rows: int, *, is_cut: bool) -> None:
+        """Evict the entries of a chunk if it is cut into pieces now, else those of its pieces.
+
+        No later iteration would take them. The keys of entries end with the number and the rows of
+        a chunk or of a piece.
+
+        Args:
+            number: Number of the chunk's first row.
+            rows: Number of its rows.
+            is_cut: True if pieces of the chunk are computed, False if all of it is.
+        """
+        budget = cache_budget.get()
+        if budget is None:
+            return
+        with self._lock:
+            cut = self._cut.setdefault(budget.fit, set())
+            if ((number, rows) in cut) == is_cut:
+                return
+            (cut.add if is_cut else cut.remove)((number, rows))
+            entries: dict[Any, _Entry] = self._entries.get(budget.fit, {})
+            for key in list(entries):
+                first, count = key[-2:]
+                if number <= first < number + rows and (count < rows) != is_cut:
+                    self._bytes -= entries.pop(key).nbytes
+
     def relieve(self, budget: CacheBudget) -> None:
         """Free memory when the process nears its limit.
 
@@ -221,6 +248,7 @@ class Cache:
     def _evict_fit(self, fit: str) -> None:
         self._used_at.pop(fit, None)
         self._full.discard(fit)
+        self._cut.pop(fit, None)
         self._bytes -= sum(rows.nbytes for rows in self._rows.pop(fit, {}).values())
         self._bytes -= sum(entry.nbytes for entry in self._entries.pop(fit, {}).values())
 

@@ -295,6 +295,11 @@ class Chunk:
         return replace(self, start=self.start + start, stop=self.start + stop)
 
     @property
+    def is_piece(self) -> bool:
+        """True if these rows are a part of a chunk of the source."""
+        return self._source_chunk()[1:] != (self.start, self.stop)
+
+    @property
     def is_at_hand(self) -> bool:
         """True if nothing has to be read from storage, so that no reading thread is needed.
 

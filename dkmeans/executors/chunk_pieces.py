@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from dkmeans.data.batches import Batch
+from dkmeans.data.cache import row_cache
 from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.row_weights import RowWeights
 from dkmeans.data.scaled import ScaledRows
@@ -49,7 +50,10 @@ def num_pieces(batch: Batch) -> int:
 
 def _cut(chunk: Chunk) -> Iterator[Chunk]:
     count = _num_pieces(chunk)
-    if count == 1 or not chunk.is_at_hand:
+    is_cut = count > 1 and chunk.is_at_hand
+    if count > 1:
+        row_cache.note_cut(chunk.number, chunk.rows, is_cut=is_cut)
+    if not is_cut:
         yield chunk
         return
     ends = (chunk.rows * number // count for number in range(count + 1))

@@ -233,7 +233,8 @@ def run_round(loaded: LoadedChunk, task: Round) -> RoundResult:
     if not np.isfinite(nearest.distances).all():
         raise loaded.complaint()
     if task.draw.count:
-        row_cache.put_entry(key, nearest, evicts_rows=True)
+        # Without its rows in memory, a chunk would not be cut any more.
+        row_cache.put_entry(key, nearest, evicts_rows=not chunk.is_piece)
     by_distance = as_weights(nearest.distances, points, task.candidates.distance)
     if loaded.weights is None:
         weights = ExactSums.of_counts(np.bincount(nearest.index, minlength=total))

@@ -201,6 +201,31 @@ def test_an_entry_is_cached_until_it_is_taken(cache):
     assert cache.bytes == 0
 
 
+def test_entries_of_a_chunk_leave_when_it_is_cut_and_those_of_pieces_when_it_is_whole(cache):
+    whole, pieces, others = ("x", 10, 8), [("x", 10, 4), ("y", 14, 4)], [("x", 18, 2), ("x", 0, 8)]
+
+    def put(*keys):
+        for key in keys:
+            assert call(cache, "put_entry", key, np.zeros(10), evicts_rows=False)
+
+    put(whole, *others)
+    call(cache, "note_cut", 10, 8, is_cut=False)
+    assert cache.bytes == 3 * 80
+    call(cache, "note_cut", 10, 8, is_cut=True)
+    assert call(cache, "take_entry", whole) is None
+    put(*pieces)
+    call(cache, "note_cut", 10, 8, is_cut=True)
+    assert cache.bytes == 4 * 80
+    call(cache, "note_cut", 10, 8, is_cut=False)
+    assert cache.bytes == 2 * 80
+    assert all(call(cache, "take_entry", key) is not None for key in others)
+    call(cache, "note_cut", 10, 8, is_cut=True)
+    cache.evict_fit("fit")
+    put(*pieces)
+    call(cache, "note_cut", 10, 8, is_cut=False)  # as at the beginning
+    assert cache.bytes == 2 * 80
+
+
 def test_a_new_entry_replaces_the_old_one(cache):
     for size in (50, 100):
         call(cache, "put_entry", "a", np.zeros(size), evicts_rows=True)

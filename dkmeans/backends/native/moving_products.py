@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dkmeans.backends.addition import as_added
+from dkmeans.backends.addition import GridPerCenters, as_added
 from dkmeans.backends.native.panels import aligned_zeros, padded
 from dkmeans.backends.native.products import move_products, new_scratch
 from dkmeans.backends.native.runner import kernel_array, run
@@ -31,6 +31,8 @@ _OCTET = 8
 _MOST_PLANES = 2
 # Rows that a grid is made from.
 _SAMPLED_ROWS = 32
+
+_grids_of_products = GridPerCenters(1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,7 +130,7 @@ def moved(
     rows = _Rows(points, weights, _in_32_bits(index), centers.distance)
     k = len(centers.values)
     if found is None or not _are_equal(found.wanted, centers.grid):
-        grid = _shared_grid(rows, centers)
+        grid = found.grid if found and _is_of(found.grid, centers) else _shared_grid(rows, centers)
         if found is None or not _are_equal(found.grid, grid):
             if rows.plane_bytes(k) > _MOST_PLANES * points.nbytes:
                 counts = np.bincount(index, minlength=k).astype(np.int64, copy=False)
@@ -210,14 +212,17 @@ def _added(rows: _Rows, k: int, grid: Grid) -> ExactSums:
 
 
 def _shared_grid(rows: _Rows, centers: Centers) -> Grid:
-    """Return a grid for the products: that of earlier sums if it suits them.
+    """Return a grid for the products: that of earlier sums, or of another chunk, if it suits them.
 
-    Sums of chunks on the same grid are added without a shift.
+    Sums of chunks on the same grid are added without a shift, and the next iteration goes on from
+    them: on another grid all rows would be added anew.
     """
     # A few rows are enough: to compute the directions of all takes as long as the sums.
     some = rows.some(slice(None, None, -(-len(rows.points) // _SAMPLED_ROWS)))
     own = product_grid(some.values, some.weights)
-    if centers.grid is None or not Grid(own.exponents[:-1]).suits(centers.grid):
+    if centers.grid is None:
+        return _grids_of_products(centers, own)
+    if not Grid(own.exponents[:-1]).suits(centers.grid):
         return own
     return Grid(np.concatenate([centers.grid.exponents, own.exponents[-1:]]))
 
@@ -275,6 +280,11 @@ def _moved(piece: _Piece, rows: _Rows, before: IndexArray, grid: Grid) -> tuple[
 def _in_32_bits(index: IndexArray) -> IndexArray:
     found: IndexArray = index.astype(np.int32, copy=False)
     return found
+
+
+def _is_of(grid: Grid, centers: Centers) -> bool:
+    """Return whether a grid of products and weights is that of the sums that made the centers."""
+    return _are_equal(Grid(grid.exponents[:-1]), centers.grid)
 
 
 def _are_equal(a: Grid | None, b: Grid | None) -> bool:
