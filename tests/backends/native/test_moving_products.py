@@ -9,6 +9,7 @@ from dkmeans import exact_grid
 from dkmeans.backends import select
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact_grid import Grid, NotFinite
+from dkmeans.state import sum_up
 from tests.exactly import units
 
 NATIVE, NUMPY = select("native"), select("numpy")
@@ -78,6 +79,20 @@ def test_sums_do_not_change_when_another_task_moves_the_cached_rows():
 def test_sums_that_are_larger_than_the_rows_are_not_kept():
     rows = np.random.default_rng(6).normal(size=(20, 3))
     assert agree(rows, np.ones(20), [np.arange(20) % 5], Distance.COSINE, k=500) is None
+
+
+def test_chunks_have_the_grid_of_the_first_and_go_on_from_their_sums():
+    rng = np.random.default_rng(5)
+    chunks = [(scale * rng.normal(size=(500, 3))).astype("f4") for scale in (1, 1.7, 0.8)]
+    weights, index = rng.uniform(0.5, 2, 500), rng.integers(0, 4, 500)
+    first = Centers(np.ones((4, 3), np.float32), Distance.SQUARED_EUCLIDEAN)
+    found = [NATIVE.weighted_sums(rows, weights, index, first, None) for rows in chunks]
+    total = sum_up([sums for sums, _ in found])
+    second = Centers(np.ones((4, 3), np.float32), first.distance, grid=total.sums.grid)
+    for rows, (sums, entry) in zip(chunks, found, strict=True):
+        again, later = NATIVE.weighted_sums(rows, weights, index, second, entry)
+        assert later.pieces[0].planes is entry.pieces[0].planes
+        assert (units(again.sums) == units(sums.sums)).all()
 
 
 def test_earlier_sums_on_a_grid_that_suits_are_continued_on_it():
