@@ -26,6 +26,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.errors import Outage
 from dkmeans.executors.budget import Memory
+from dkmeans.executors.chunk_pieces import are_few
 from dkmeans.executors.chunk_runs import Run, RunTotal, cut_into_runs, merged, reduce_batches
 from dkmeans.executors.dask import internals, remote
 from dkmeans.executors.dask.cluster import LATE_FACTOR, Cluster, StrandedError, lost_errors
@@ -241,10 +242,13 @@ class Dask(AbstractContextManager["Dask"]):
     ) -> list[ShareTask]:
         """Return the tasks of an iteration: whole shares of workers, or single runs of threads."""
         runs_per_thread = self._dealing.runs_per_thread
+        counts = iteration.threads.values()
+        # Tasks of single threads compute whole chunks: all threads of a worker can compute pieces.
+        has_pieces = max(counts) > 1 and are_few(batches, sum(counts))
         # A whole share is one task if more tasks would cost more than they gain
         # (`runs_per_thread` is 0), or if its result is large: the results of many tasks would be in
         # a worker's memory at once.
-        if not runs_per_thread or _is_large(value):
+        if not runs_per_thread or _is_large(value) or has_pieces:
             owners, runs = list(iteration.threads), cut_into_runs(batches, iteration.share_sizes, 1)
             # The runs of a share are adjacent: `cut_into_runs` returns them in order.
             shares = [tuple(share) for _, share in groupby(runs, lambda run: run.share)]
@@ -254,7 +258,6 @@ class Dask(AbstractContextManager["Dask"]):
                 for task in _tasks_of_share(share, owners[share[0].share], iteration)
             ]
         # Here each thread has a share of its own, so `owners` has one entry for each thread.
-        counts = iteration.threads.values()
         present = iteration.present
         owners = [
             owner if owner in present else None

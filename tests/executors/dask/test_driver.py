@@ -19,8 +19,10 @@ from distributed import Client, LocalCluster, get_worker
 from dkmeans import Dataset, InvalidData, KMeans, Outage, RunConfig, checkpoints
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask
+from dkmeans.executors.chunk_pieces import in_pieces
 from dkmeans.executors.dask import internals, shares
 from dkmeans.executors.dask.cluster import Cluster, StrandedError
+from dkmeans.executors.dask.dealing import Dealing
 from dkmeans.partial_sums import accumulate
 from dkmeans.prediction.per_chunk import score
 from tests.at_step import at_step
@@ -268,6 +270,31 @@ class Processes(frozenset):
 
 
 # Tasks and calls.
+
+
+def test_all_threads_of_a_worker_compute_pieces_of_few_chunks_also_in_long_iterations(
+    tmp_path, monkeypatch
+):
+    rows = np.random.default_rng(1).normal(size=(600, 6)).astype(np.float32)
+    zarr.create_array(str(tmp_path / "x.zarr"), data=rows, chunks=(300, 6))
+    batches, counts = batches_of(Dataset.from_zarr(str(tmp_path / "x.zarr"))), []
+
+    def noted(batches, threads):
+        cut = in_pieces(batches, threads)
+        counts.append((threads, sum(map(len, cut))))
+        return cut
+
+    monkeypatch.setattr("dkmeans.executors.run_queue.in_pieces", noted)
+    monkeypatch.setattr(Dealing, "runs_per_thread", 16)
+    monkeypatch.setattr(Dealing, "can_call", False)
+    workers = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
+    with (
+        LocalCluster(processes=False, **workers) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        Dask(client, "auto") as executor,
+    ):
+        check_iterations(executor, batches, 3)
+    assert counts == [(2, 2), (2, 600), (2, 600)]
 
 
 def test_tasks_grow_with_the_workers_and_not_with_the_chunks(client, monkeypatch):
