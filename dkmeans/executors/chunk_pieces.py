@@ -35,14 +35,9 @@ def in_pieces(batches: Sequence[Batch], threads: int) -> Sequence[Batch]:
         batches: The batches.
         threads: Number of threads of this process that compute them.
     """
-    if threads == 1 or not are_few(batches, threads):
+    if threads == 1 or sum(map(len, batches)) >= _CHUNKS_PER_THREAD * threads:
         return batches
     return [Batch(tuple(piece for chunk in batch for piece in _cut(chunk))) for batch in batches]
-
-
-def are_few(batches: Sequence[Batch], threads: int) -> bool:
-    """Return whether batches have too few chunks for a number of threads."""
-    return sum(map(len, batches)) < _CHUNKS_PER_THREAD * threads
 
 
 def num_pieces(batch: Batch) -> int:

@@ -26,7 +26,6 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.errors import Outage
 from dkmeans.executors.budget import Memory
-from dkmeans.executors.chunk_pieces import are_few
 from dkmeans.executors.chunk_runs import Run, RunTotal, cut_into_runs, merged, reduce_batches
 from dkmeans.executors.dask import internals, remote
 from dkmeans.executors.dask.cluster import LATE_FACTOR, Cluster, StrandedError, lost_errors
@@ -243,8 +242,9 @@ class Dask(AbstractContextManager["Dask"]):
         """Return the tasks of an iteration: whole shares of workers, or single runs of threads."""
         runs_per_thread = self._dealing.runs_per_thread
         counts = iteration.threads.values()
-        # Tasks of single threads compute whole chunks: all threads of a worker can compute pieces.
-        has_pieces = max(counts) > 1 and are_few(batches, sum(counts))
+        # Tasks of single threads compute whole chunks: if there are fewer chunks than threads, all
+        # threads of a worker compute pieces of them.
+        has_pieces = max(counts) > 1 and sum(map(len, batches)) < sum(counts)
         # A whole share is one task if more tasks would cost more than they gain
         # (`runs_per_thread` is 0), or if its result is large: the results of many tasks would be in
         # a worker's memory at once.

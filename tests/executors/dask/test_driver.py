@@ -287,14 +287,14 @@ def test_all_threads_of_a_worker_compute_pieces_of_few_chunks_also_in_long_itera
     monkeypatch.setattr("dkmeans.executors.run_queue.in_pieces", noted)
     monkeypatch.setattr(Dealing, "runs_per_thread", 16)
     monkeypatch.setattr(Dealing, "can_call", False)
-    workers = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
+    workers = {"n_workers": 1, "threads_per_worker": 3, "dashboard_address": ":0"}
     with (
         LocalCluster(processes=False, **workers) as cluster,
         Client(cluster, set_as_default=False) as client,
         Dask(client, "auto") as executor,
     ):
         check_iterations(executor, batches, 3)
-    assert counts == [(2, 2), (2, 600), (2, 600)]
+    assert counts == [(3, 2), (3, 600), (3, 600)]
 
 
 def test_tasks_grow_with_the_workers_and_not_with_the_chunks(client, monkeypatch):
