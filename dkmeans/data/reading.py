@@ -44,8 +44,7 @@ class Reading(NamedTuple):
     def of(self, batch: Batch) -> Batch:
         """Return the chunks of a table as they are read."""
         changed = self.change(batch)
-        changed = changed.without_weights() if self.drops_weights else changed
-        return _with_pieces(changed, self.chunk_bytes)
+        return changed.without_weights() if self.drops_weights else changed
 
 
 def _with_pieces(batch: Batch, chunk_bytes: int | None) -> Batch:
@@ -113,7 +112,8 @@ class CutOnce:
         """Return the chunks, the same ones for the same size."""
         if chunk_bytes not in self._batches:
             # `Batch.of` drops parts without rows.
-            self._batches[chunk_bytes] = Batch.of(*self._cut(chunk_bytes).parts)
+            batch = Batch.of(*self._cut(chunk_bytes).parts)
+            self._batches[chunk_bytes] = _with_pieces(batch, chunk_bytes)
         return self._batches[chunk_bytes]
 
     def __reduce__(self) -> tuple[Any, ...]:
