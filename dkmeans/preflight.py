@@ -192,7 +192,10 @@ def _chunk_remarks(found: Preflight, leaves: list[Source], own: int, batch: Batc
                 f"{source.name} is stored in {counted(pieces, 'chunk')} of {readable(size)}: to "
                 f"ask for each takes longer than to read it; write the rows in chunks of {good}"
             )
-    if _busy_threads(found, batch) < memory.threads and largest > own:
+    # Cached chunks that are cut have the pieces that smaller chunks would be joined to.
+    is_each_worker_busy = found.cached_share == 1 and len(batch) >= memory.workers
+    is_few = largest > own and _busy_threads(found, batch) < memory.threads
+    if is_few and not (is_each_worker_busy and num_pieces(batch) > len(batch)):
         chunks = f"{counted(len(batch), 'chunk')} {'is' if len(batch) == 1 else 'are'} too few"
         rows = counted(-(-batch.rows // memory.threads), "row")
         yield (
@@ -282,7 +285,7 @@ def seconds_per_iteration(
     Returns:
         The seconds of the first iteration, which reads all its rows, and of a later one.
     """
-    # Threads beyond the chunks have nothing to do in the first iteration.
+    # Threads beyond the chunks have nothing to do in the first iteration over stored rows.
     threads = min(found.memory.threads, len(batch))
     chunks = Batch(tuple(islice(batch, threads)))
     first = next(executor.map(LoadedChunk.finite, chunks.chunks_between(0, 1), found.columns))

@@ -113,7 +113,9 @@ def test_fewer_chunks_than_threads_are_remarked_upon(store):
 
 
 def test_fewer_cached_chunks_than_threads_are_cut_and_need_no_remark(store):
-    assert examined(store(196_608, 64, 65_536), Machines()).remarks == ()
+    dataset = store(196_608, 64, 65_536)
+    for machines in (Machines(), Machines(workers=1, threads=64, limit=64 * GB)):
+        assert examined(dataset, machines).remarks == ()
 
 
 def test_one_cached_chunk_is_too_few_for_two_workers_and_for_shuffled_rows(store):

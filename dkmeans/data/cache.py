@@ -67,6 +67,7 @@ class Cache:
     One class does five things, because one lock must guard their common state:
 
     * Store: `_rows` and `_entries`, by fit and key. `_bytes` is always the sum of their sizes.
+      `_cut` says of which chunks the entries are those of pieces.
     * Budget: rows are added only while `_bytes` stays within the budget of the fit that adds them.
       An entry may evict rows of its own fit, if its caller says so (`evicts_rows`).
     * Single flight: `_reading` has a future for each fit and key that some thread is reading. Other

@@ -296,7 +296,7 @@ class Chunk:
 
     @property
     def is_piece(self) -> bool:
-        """True if these rows are a part of a chunk of the source."""
+        """True unless these rows are exactly one chunk of the source."""
         return self._source_chunk()[1:] != (self.start, self.stop)
 
     @property

@@ -2,9 +2,9 @@
 
 A table may have fewer chunks than a machine has cores: Parquet files have a million rows in a row
 group, and Dask arrays blocks of 128 MB. A chunk is read whole, by one thread. From then on its rows
-are in memory, and the threads of the process compute pieces of it, which are as large as the chunks
-of an array of the same size (`Chunk.piece_rows`). Sums are exact: they have the same bits, however
-chunks are cut.
+are in memory, and the threads of the process compute pieces of it, about as large as the chunks of
+an array would be (`Chunk.piece_rows`). Sums are exact: they have the same bits, however chunks are
+cut.
 
 `Threads` and the workers of a Dask cluster cut the chunks that they reduce.
 """

@@ -153,7 +153,7 @@ def _in_own_memory(parts: Sequence[PartialSums]) -> PartialSums:
     total = sum_up(parts)
     if len(parts) > 1:
         return total
-    assert total.weights is not None
+    assert total.weights is not None  # for the type checker
     return replace(total, sums=total.sums.copied(), weights=total.weights.copied())
 
 
