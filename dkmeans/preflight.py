@@ -192,7 +192,8 @@ def _chunk_remarks(found: Preflight, leaves: list[Source], own: int, batch: Batc
                 f"{source.name} is stored in {counted(pieces, 'chunk')} of {readable(size)}: to "
                 f"ask for each takes longer than to read it; write the rows in chunks of {good}"
             )
-    # Cached chunks that are cut have the pieces that smaller chunks would be joined to.
+    # Smaller chunks do not help where cached chunks are cut: several would be read as one chunk, as
+    # large as a piece.
     is_each_worker_busy = found.cached_share == 1 and len(batch) >= memory.workers
     is_few = largest > own and _busy_threads(found, batch) < memory.threads
     if is_few and not (is_each_worker_busy and num_pieces(batch) > len(batch)):

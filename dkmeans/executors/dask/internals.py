@@ -182,7 +182,7 @@ def answer_calls(dask_worker: Any) -> None:
     """Have a worker answer `call_worker`.
 
     Uses `Worker.handlers`. The handler of `Client.run` writes a line to the worker's log for each
-    call, which would be thousands for a fit, and an iteration would take half a millisecond more.
+    call, which would be thousands for a fit, and an iteration would take 0.2 ms more.
     """
     from distributed.protocol import to_serialize  # noqa: PLC0415 a worker has imported it
     from distributed.protocol.pickle import loads  # noqa: PLC0415
